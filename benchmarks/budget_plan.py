@@ -25,16 +25,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from _harness import Mark, Timing, arguments, percentile, report, time_calls
-from apportion.planner.bound import plan_greedily
-from apportion.planner.problem import AgentNeed, BudgetProblem, StageCap
-from apportion.planner.segments import quantize
-from apportion.planner.solver import RELATIVE_GAP_LIMIT, solve_budget, solve_with_cp_sat
-from apportion.planner.validate import validate_budget
+from apportion.planner.budgets.bound import plan_greedily
+from apportion.planner.budgets.problem import AgentNeed, BudgetProblem, StageCap
+from apportion.planner.budgets.segments import quantize
+from apportion.planner.budgets.solver import RELATIVE_GAP_LIMIT, solve_budget, solve_with_cp_sat
+from apportion.planner.budgets.validate import validate_budget
 from apportion.records import Demand
 
 if TYPE_CHECKING:
-    from apportion.planner.plan import BudgetPlan
-    from apportion.planner.segments import QuantizedProblem
+    from apportion.planner.budgets.plan import BudgetPlan
+    from apportion.planner.budgets.segments import QuantizedProblem
 
 SIZES = (3, 10, 50, 200, 1000)
 QUICK_SIZES = (3, 10, 50)
@@ -143,7 +143,7 @@ def degenerate() -> dict[str, BudgetProblem]:
 def import_ms() -> float:
     """Return the CPU time of importing what the solver needs, in a fresh process."""
     code = (
-        "import time, apportion.planner.solver; start = time.process_time(); "
+        "import time, apportion.planner.budgets.solver; start = time.process_time(); "
         "from ortools.sat.python import cp_model_helper; print(1000 * (time.process_time() - start))"
     )
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)  # noqa: S603

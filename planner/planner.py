@@ -14,15 +14,15 @@ import numpy as np
 
 from apportion.errors import InfeasiblePlanError
 from apportion.models.demand import PriorDemand, StageUse
+from apportion.planner.budgets.problem import AgentNeed, BudgetProblem, StageCap
 from apportion.planner.masking import EXPANSION_OUTPUT_TOKENS, MaskPlan, PromptState, Solvency, TokenPrices, plan_masks
-from apportion.planner.problem import AgentNeed, BudgetProblem, StageCap
 from apportion.planner.prompt import STUB_TOKENS
 from apportion.records import Budget
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from apportion.planner.plan import BudgetPlan
+    from apportion.planner.budgets.plan import BudgetPlan
     from apportion.planner.prompt import PlannedPrompt
     from apportion.records import Demand
 
@@ -166,7 +166,7 @@ class WorkflowPlanner:
 
     Args:
         options: What the user wants.
-        solve: Solves a budget problem; `planner.solver.solve_budget`.
+        solve: Solves a budget problem; `planner.budgets.solver.solve_budget`.
     """
 
     def __init__(self, options: PlanOptions, *, solve: Callable[[BudgetProblem], BudgetPlan]) -> None:

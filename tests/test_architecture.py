@@ -135,31 +135,31 @@ def environment_reads(module: Module) -> Iterator[str]:
 CHECKS = [wrong_directions, misplaced_packages, prints, environment_reads]
 
 BREAKING = [
-    (wrong_directions, "apportion.records", "from apportion.planner.problem import BudgetProblem"),
+    (wrong_directions, "apportion.records", "from apportion.planner.budgets.problem import BudgetProblem"),
     (wrong_directions, "apportion.telemetry.store", "def f():\n    import apportion.models.demand"),
     (wrong_directions, "apportion.models.demand", "from apportion.compression.actions import x"),
     (wrong_directions, "apportion.models.demand", "from apportion import compression"),
     (wrong_directions, "apportion.models.demand", "from ..compression import store"),
     (wrong_directions, "apportion.compression.store", "if TYPE_CHECKING:\n    from apportion.models import demand"),
     (wrong_directions, "apportion.compression.store", "from apportion.planner import plan"),
-    (wrong_directions, "apportion.planner.solver", "from apportion.planner.doors.cli import app"),
-    (wrong_directions, "apportion.planner.solver", "importlib.import_module('apportion.planner.doors.cli')"),
+    (wrong_directions, "apportion.planner.budgets.solver", "from apportion.planner.doors.cli import app"),
+    (wrong_directions, "apportion.planner.budgets.solver", "importlib.import_module('apportion.planner.doors.cli')"),
     (misplaced_packages, "apportion.records", "import ortools.sat.python.cp_model"),
     (misplaced_packages, "apportion.planner.doors.cli", "from ortools.sat.python import cp_model"),
-    (misplaced_packages, "apportion.planner.solver", "from sklearn.linear_model import QuantileRegressor"),
+    (misplaced_packages, "apportion.planner.budgets.solver", "from sklearn.linear_model import QuantileRegressor"),
     (misplaced_packages, "apportion.models.demand", "import sentence_transformers"),
     (misplaced_packages, "apportion.models.demand", "def f():\n    import pickle"),
     (misplaced_packages, "apportion.models.demand", "from joblib import dump"),
-    (prints, "apportion.planner.solver", "print('solving')"),
+    (prints, "apportion.planner.budgets.solver", "print('solving')"),
     (prints, "apportion.models.demand", "import sys\nsys.stderr.write('x')"),
-    (environment_reads, "apportion.planner.solver", "import os\nos.environ['X']"),
+    (environment_reads, "apportion.planner.budgets.solver", "import os\nos.environ['X']"),
 ]
 """Each check, with a module name and a content that it must refuse."""
 
 KEEPING = [
     (wrong_directions, "apportion.planner.doors.cli", "from apportion.planner.replay.engine import replay"),
-    (wrong_directions, "apportion.planner.solver", "from apportion.models.demand import f\nfrom . import plan"),
-    (misplaced_packages, "apportion.planner.solver", "from ortools.sat.python import cp_model"),
+    (wrong_directions, "apportion.planner.budgets.solver", "from apportion.models.demand import f\nfrom . import plan"),
+    (misplaced_packages, "apportion.planner.budgets.solver", "from ortools.sat.python import cp_model"),
     (misplaced_packages, "apportion.models.demand", "import sklearn"),
     (prints, "apportion.planner.doors.cli.replay", "print('done')"),
     (prints, "apportion.planner.report.terminal", "console.print('x')"),

@@ -11,12 +11,12 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from apportion.compression.store import HandleStore
+from apportion.planner.budgets.solver import solve_budget
 from apportion.planner.planner import Invocation, InvocationPlan, PlanOptions, Used, WorkflowPlanner
 from apportion.planner.replay.billing import CacheClock
 from apportion.planner.replay.context import LoggedCall, logged_calls
 from apportion.planner.replay.results import CallFigures, PlanFigures, StageFigures, Totals, WorkflowResult
 from apportion.planner.replay.run import CallCosts, RunReplay
-from apportion.planner.solver import solve_budget
 
 if TYPE_CHECKING:
     from apportion.telemetry.events import WorkflowLog

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from apportion.errors import ApportionError
-    from apportion.planner.plan import BudgetPlan
-    from apportion.planner.problem import AgentNeed, BudgetProblem, StageCap
+    from apportion.planner.budgets.plan import BudgetPlan
+    from apportion.planner.budgets.problem import AgentNeed, BudgetProblem, StageCap
+    from apportion.planner.budgets.solver import solve_budget
     from apportion.planner.replay.engine import replay
     from apportion.planner.report.schema import ReplayReport
-    from apportion.planner.solver import solve_budget
     from apportion.records import Budget, Demand, Usage
     from apportion.telemetry.events import WorkflowLog
     from apportion.telemetry.importers import read_logs
@@ -45,20 +45,20 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AgentNeed": "planner.problem",
+    "AgentNeed": "planner.budgets.problem",
     "ApportionError": "errors",
     "Budget": "records",
-    "BudgetPlan": "planner.plan",
-    "BudgetProblem": "planner.problem",
+    "BudgetPlan": "planner.budgets.plan",
+    "BudgetProblem": "planner.budgets.problem",
     "Demand": "records",
     "ReplayReport": "planner.report.schema",
     "SkipLog": "telemetry.reading",
-    "StageCap": "planner.problem",
+    "StageCap": "planner.budgets.problem",
     "Usage": "records",
     "WorkflowLog": "telemetry.events",
     "read_logs": "telemetry.importers",
     "replay": "planner.replay.engine",
-    "solve_budget": "planner.solver",
+    "solve_budget": "planner.budgets.solver",
 }
 
 

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from apportion.planner import planner as module
+from apportion.planner.budgets.solver import solve_budget
 from apportion.planner.masking import TokenPrices
 from apportion.planner.planner import BUDGET_USED_UP, LATER, Invocation, PlanOptions, Used, WorkflowPlanner
 from apportion.planner.prompt import PlannedPrompt
-from apportion.planner.solver import solve_budget
 from apportion.records import Budget
 
 if TYPE_CHECKING:
-    from apportion.planner.plan import BudgetPlan
-    from apportion.planner.problem import BudgetProblem
+    from apportion.planner.budgets.plan import BudgetPlan
+    from apportion.planner.budgets.problem import BudgetProblem
 
 PRICES = TokenPrices(read=0.5e-6, write=6.25e-6, output=25e-6)
 

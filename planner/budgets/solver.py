@@ -15,18 +15,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from apportion.errors import PlanError
-from apportion.planner.bound import BOUND_SOURCE, limit_prices, plan_greedily
-from apportion.planner.plan import Allocation, BudgetPlan, Stop
-from apportion.planner.problem import QUANTUM_TOKENS
-from apportion.planner.segments import cut_off_probability, quantize
-from apportion.planner.validate import validate_budget
+from apportion.planner.budgets.bound import BOUND_SOURCE, limit_prices, plan_greedily
+from apportion.planner.budgets.plan import Allocation, BudgetPlan, Stop
+from apportion.planner.budgets.problem import QUANTUM_TOKENS
+from apportion.planner.budgets.segments import cut_off_probability, quantize
+from apportion.planner.budgets.validate import validate_budget
 
 if TYPE_CHECKING:
     from ortools.sat.python.cp_model_helper import CpSolverResponse, SatParameters
 
-    from apportion.planner.bound import GreedyPlan
-    from apportion.planner.problem import AgentNeed, BudgetProblem
-    from apportion.planner.segments import Curve, QuantizedProblem
+    from apportion.planner.budgets.bound import GreedyPlan
+    from apportion.planner.budgets.problem import AgentNeed, BudgetProblem
+    from apportion.planner.budgets.segments import Curve, QuantizedProblem
 
     Quanta = tuple[tuple[int, ...], ...]
 
@@ -126,9 +126,9 @@ def solve_with_cp_sat(problem: QuantizedProblem, start: Quanta | None, /, *, pre
     """
     from ortools.sat.python.cp_model_helper import CpModelProto, SolveWrapper
 
-    from apportion.planner.constraints import Constraints
-    from apportion.planner.objective import Objective
-    from apportion.planner.variables import Variables
+    from apportion.planner.budgets.constraints import Constraints
+    from apportion.planner.budgets.objective import Objective
+    from apportion.planner.budgets.variables import Variables
 
     model = CpModelProto()
     variables = Variables(model, problem)

@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apportion.planner import bound
-from apportion.planner.bound import lagrangian, limit_prices, plan_greedily, share_out
-from apportion.planner.problem import AgentNeed, BudgetProblem, StageCap
-from apportion.planner.segments import quantize
+from apportion.planner.budgets import bound
+from apportion.planner.budgets.bound import lagrangian, limit_prices, plan_greedily, share_out
+from apportion.planner.budgets.problem import AgentNeed, BudgetProblem, StageCap
+from apportion.planner.budgets.segments import quantize
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hypothesis.strategies import SearchStrategy
 
-    from apportion.planner.segments import Curve, QuantizedProblem
+    from apportion.planner.budgets.segments import Curve, QuantizedProblem
 
 
 def _worth(curve: Curve, quanta: int) -> int:

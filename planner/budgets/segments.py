@@ -23,10 +23,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.errors import InfeasiblePlanError
-from apportion.planner.problem import PROBABILITY_SCALE, QUANTUM_TOKENS
+from apportion.planner.budgets.problem import PROBABILITY_SCALE, QUANTUM_TOKENS
 
 if TYPE_CHECKING:
-    from apportion.planner.problem import AgentNeed, BudgetProblem
+    from apportion.planner.budgets.problem import AgentNeed, BudgetProblem
     from apportion.records import Demand
 
 SLOPE_PER_POINT = 2 * PROBABILITY_SCALE
@@ -93,7 +93,7 @@ def value_curve(agent: AgentNeed) -> Curve:
     """Return the value of the agent's tokens above its floor.
 
     >>> from apportion.records import Demand
-    >>> from apportion.planner.problem import AgentNeed
+    >>> from apportion.planner.budgets.problem import AgentNeed
     >>> demand = Demand(probabilities=(0.5, 0.9), tokens=(640, 1280))
     >>> value_curve(AgentNeed(id="a", stage_id="s", demand=demand))
     Curve(slopes=(15000, 6000), quanta=(10, 10), refused_slope=0)

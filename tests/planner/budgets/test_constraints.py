@@ -7,11 +7,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from ortools.sat.python.cp_model_helper import CpModelProto
 
-from apportion.planner.constraints import Constraints
-from apportion.planner.objective import Objective
-from apportion.planner.problem import AgentNeed, BudgetProblem, StageCap
-from apportion.planner.segments import quantize
-from apportion.planner.variables import Variables
+from apportion.planner.budgets.constraints import Constraints
+from apportion.planner.budgets.objective import Objective
+from apportion.planner.budgets.problem import AgentNeed, BudgetProblem, StageCap
+from apportion.planner.budgets.segments import quantize
+from apportion.planner.budgets.variables import Variables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -20,13 +20,13 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from apportion.planner.plan import LimitPrice
+from apportion.planner.budgets.plan import LimitPrice
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from apportion.planner.problem import BudgetProblem
-    from apportion.planner.segments import QuantizedProblem
+    from apportion.planner.budgets.problem import BudgetProblem
+    from apportion.planner.budgets.segments import QuantizedProblem
 
 BOUND_SOURCE = "laminar dual"
 """How plans name the bound of this module."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import strategies as st
 
-from apportion.planner.problem import AgentNeed, BudgetProblem, StageCap
+from apportion.planner.budgets.problem import AgentNeed, BudgetProblem, StageCap
 from apportion.records import Demand
 
 if TYPE_CHECKING:

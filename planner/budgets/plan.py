@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from apportion.planner.problem import QUANTUM_TOKENS
-from apportion.planner.segments import SLOPE_PER_POINT
+from apportion.planner.budgets.problem import QUANTUM_TOKENS
+from apportion.planner.budgets.segments import SLOPE_PER_POINT
 from apportion.records import Record, Share, Tokens
 
 Value = Annotated[int, Field(ge=0)]

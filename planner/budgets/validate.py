@@ -10,13 +10,13 @@ from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from apportion.planner.problem import PROBABILITY_SCALE, QUANTUM_TOKENS
+from apportion.planner.budgets.problem import PROBABILITY_SCALE, QUANTUM_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from apportion.planner.plan import Allocation, BudgetPlan
-    from apportion.planner.problem import AgentNeed, BudgetProblem
+    from apportion.planner.budgets.plan import Allocation, BudgetPlan
+    from apportion.planner.budgets.problem import AgentNeed, BudgetProblem
 
 GAP_OF_OPTIMAL = 1e-3
 """The largest gap with which a plan may call itself optimal."""

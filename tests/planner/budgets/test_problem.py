@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from apportion.errors import InfeasiblePlanError, ProblemError
-from apportion.planner import segments
-from apportion.planner.problem import AgentNeed, BudgetProblem, StageCap
-from apportion.planner.segments import cut_off_probability, quantize, value_curve
+from apportion.planner.budgets import segments
+from apportion.planner.budgets.problem import AgentNeed, BudgetProblem, StageCap
+from apportion.planner.budgets.segments import cut_off_probability, quantize, value_curve
 from apportion.records import Demand
 
 if TYPE_CHECKING:
@@ -176,7 +176,9 @@ def test_more_tokens_never_raise_the_cut_off_probability(
     assert 0 <= cut_off_probability(demand, many) <= cut_off_probability(demand, few) <= 1
 
 
-@pytest.mark.parametrize("module", ["apportion", "apportion.planner.problem", "apportion.planner.solver"])
+@pytest.mark.parametrize(
+    "module", ["apportion", "apportion.planner.budgets.problem", "apportion.planner.budgets.solver"]
+)
 def test_importing_the_planner_does_not_import_the_solver(module: str) -> None:
     code = f"import sys, {module}; sys.exit('ortools' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

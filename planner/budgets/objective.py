@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ortools.sat.python.cp_model_helper import CpModelProto
 
-    from apportion.planner.segments import QuantizedProblem
-    from apportion.planner.variables import Variables
+    from apportion.planner.budgets.segments import QuantizedProblem
+    from apportion.planner.budgets.variables import Variables
 
 
 class Objective:

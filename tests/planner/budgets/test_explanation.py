@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apportion.planner.explanation import explain_budget
-from apportion.planner.problem import AgentNeed, BudgetProblem, StageCap
-from apportion.planner.solver import Answer, solve_budget
+from apportion.planner.budgets.explanation import explain_budget
+from apportion.planner.budgets.problem import AgentNeed, BudgetProblem, StageCap
+from apportion.planner.budgets.solver import Answer, solve_budget
 
 if TYPE_CHECKING:
     from collections.abc import Callable

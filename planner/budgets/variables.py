@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ortools.sat.python.cp_model_helper import CpModelProto
 
-    from apportion.planner.segments import QuantizedProblem
+    from apportion.planner.budgets.segments import QuantizedProblem
 
 
 class Variables:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from apportion.planner.plan import BudgetPlan, LimitPrice
-from apportion.planner.problem import AgentNeed, BudgetProblem, StageCap
-from apportion.planner.solver import solve_budget
-from apportion.planner.validate import validate_budget
+from apportion.planner.budgets.plan import BudgetPlan, LimitPrice
+from apportion.planner.budgets.problem import AgentNeed, BudgetProblem, StageCap
+from apportion.planner.budgets.solver import solve_budget
+from apportion.planner.budgets.validate import validate_budget
 
 if TYPE_CHECKING:
     from collections.abc import Callable

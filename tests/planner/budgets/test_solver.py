@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apportion.errors import InfeasiblePlanError, PlanError
-from apportion.planner import solver
-from apportion.planner.bound import plan_greedily
-from apportion.planner.problem import AgentNeed, BudgetProblem, StageCap
-from apportion.planner.segments import quantize
-from apportion.planner.solver import Answer, solve_budget, solve_with_cp_sat
-from apportion.planner.validate import validate_budget
+from apportion.planner.budgets import solver
+from apportion.planner.budgets.bound import plan_greedily
+from apportion.planner.budgets.problem import AgentNeed, BudgetProblem, StageCap
+from apportion.planner.budgets.segments import quantize
+from apportion.planner.budgets.solver import Answer, solve_budget, solve_with_cp_sat
+from apportion.planner.budgets.validate import validate_budget
 from apportion.records import Demand
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from hypothesis.strategies import SearchStrategy
 
-    from apportion.planner.segments import QuantizedProblem
+    from apportion.planner.budgets.segments import QuantizedProblem
 
     Quanta = tuple[tuple[int, ...], ...]
 
@@ -119,7 +119,7 @@ def test_equal_problems_get_equal_plans_in_many_threads(problem: BudgetProblem) 
 
 def test_another_process_gets_the_same_plan_byte_for_byte(problem: BudgetProblem) -> None:
     code = (
-        "import sys; from apportion.planner.problem import BudgetProblem; from apportion.planner.solver import *; "
+        "import sys; from apportion import BudgetProblem, solve_budget; "
         "print(solve_budget(BudgetProblem.model_validate_json(sys.stdin.read())).model_dump_json())"
     )
     answer = subprocess.run(
@@ -130,7 +130,7 @@ def test_another_process_gets_the_same_plan_byte_for_byte(problem: BudgetProblem
 
 def test_solving_does_not_import_pandas(problem: BudgetProblem) -> None:
     code = (
-        "import sys; from apportion.planner.problem import BudgetProblem; from apportion.planner.solver import *; "
+        "import sys; from apportion import BudgetProblem, solve_budget; "
         "solve_budget(BudgetProblem.model_validate_json(sys.stdin.read())); sys.exit('pandas' in sys.modules)"
     )
     answer = subprocess.run([sys.executable, "-c", code], input=problem.model_dump_json(), text=True, check=False)

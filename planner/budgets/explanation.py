@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apportion.planner.problem import QUANTUM_TOKENS
-from apportion.planner.segments import SLOPE_PER_POINT, value_curve
+from apportion.planner.budgets.problem import QUANTUM_TOKENS
+from apportion.planner.budgets.segments import SLOPE_PER_POINT, value_curve
 from apportion.records import Record, Share, Tokens
 
 if TYPE_CHECKING:
-    from apportion.planner.plan import Allocation, BudgetPlan, LimitPrice
-    from apportion.planner.problem import AgentNeed, BudgetProblem
+    from apportion.planner.budgets.plan import Allocation, BudgetPlan, LimitPrice
+    from apportion.planner.budgets.problem import AgentNeed, BudgetProblem
 
 
 class LimitReason(Record):
