@@ -106,8 +106,19 @@ class Action(StrEnum):
     """What a plan does with a piece of context."""
 
     KEEP = "keep"
-    REFERENCE = "reference"
+    """Send it whole."""
+    STRUCTURE = "structure"
+    """Write the same content shorter; nothing is lost."""
+    SELECT = "select"
+    """Send the relevant parts, and a handle for the rest."""
     MASK = "mask"
+    """Send a stub with a handle that restores it."""
+    DIFF = "diff"
+    """Send what changed since a version that the receiver holds."""
+    REFERENCE = "reference"
+    """Name the copy that the receiver already has."""
+    LAZY = "lazy"
+    """Send nothing but its name; the receiver loads it when it needs it."""
 
 
 class Demand(Record):
