@@ -1,0 +1,563 @@
+"""A bound on every plan that does not come from CP-SAT: prices on the limits, and each agent on its own.
+
+With a price on every limit and every link, the agents no longer depend on each other: each takes the way of running
+that is worth most after paying the prices. By weak duality
+
+    bound(prices) = sum over agents of their best reduced value
+                  + sum over limits of price * amount
+                  + sum over shared forms of max(0, what their links pay - what making them costs)
+
+is at or above the value of every plan, whatever the prices (Geoffrion, "Lagrangean Relaxation for Integer
+Programming", Mathematical Programming Study 2, 1974). Low bounds are found by subgradient steps (Polyak, 1969).
+
+An agent's best way is found exactly, mode by mode: work segments pay or do not, each on its own; the options of
+slots are independent, but for two things that couple them:
+
+- the cached prefix is intact through slot j only if all slots up to j are kept; a prefix sum decides;
+- the latency of a mode is limited; a dynamic program over ticks decides. It is left out while prices move, which
+  keeps the bound valid, only weaker.
+
+The objective is `weights.value * value - weights.cost * cost`, so that one code bounds value and, with prices on a
+least value, cost.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from apportion.planner.budgets.problem import QUANTUM_TOKENS
+from apportion.planner.compiled import KEEP, NO_LIMIT
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from apportion.planner.compiled import Compiled
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+BOUND_SOURCE = "lagrangian dual"
+"""How plans name the bound of this module."""
+
+
+class Weights(NamedTuple):
+    """What is maximised: `value` times the value, less `cost` times the cost."""
+
+    value: float
+    cost: float
+
+
+VALUE = Weights(1.0, 0.0)
+"""The weights of the first phase: value alone."""
+
+
+class Prices(NamedTuple):
+    """Prices at or above 0: per unit of each limit, and per link (those of shared forms behind the others)."""
+
+    limits: Floats
+    links: Floats
+
+
+class Pricing(NamedTuple):
+    """What the agents do at given prices, each on its own.
+
+    Attributes:
+        bound: Upper bound on the objective of every plan.
+        mode: Mode of each agent, -1 for deferred; shape (agents,).
+        options: Best options of every mode; shape (modes, slots).
+        preload: Whether the best way of a mode loads in advance; shape (modes,).
+        reduced: Best reduced value of every mode; shape (modes,).
+        agent_values: Best reduced value of every agent; shape (agents,).
+        slack: Amount left of each limit; negative where it is exceeded.
+        link_slack: What links give less what they need.
+    """
+
+    bound: float
+    mode: Ints
+    options: Ints
+    preload: NDArray[np.bool_]
+    reduced: Floats
+    agent_values: Floats
+    slack: Floats
+    link_slack: Floats
+
+
+class Reduced(NamedTuple):
+    """Values after paying the prices: of options, of the cached prefix, and of modes with their work segments."""
+
+    options: Floats
+    credit: Floats
+    base: Floats
+    segments: Floats
+
+
+class Dual:
+    """Bounds of one compiled problem.
+
+    Args:
+        compiled: The problem as arrays.
+    """
+
+    def __init__(self, compiled: Compiled) -> None:
+        self.compiled = compiled
+        of = compiled.agent_of
+        stage = compiled.stage_of[of]
+        self.amounts = np.array([float(limit.amount) for limit in compiled.limits])
+        self._limited = np.flatnonzero(compiled.max_ticks != NO_LIMIT)
+        self._has_chain = bool(compiled.credit.any())
+        self._stage_tokens, self._stage_cost = compiled.stage_tokens_limit[stage], compiled.stage_cost_limit[stage]
+        self._window = compiled.window_limit[of]
+        receiver = compiled.receiver[of]
+        self._to = np.maximum(receiver, 0)
+        to_stage = compiled.stage_of[self._to]
+        self._to_tokens, self._to_cost = compiled.stage_tokens_limit[to_stage], compiled.stage_cost_limit[to_stage]
+        self._to_window = compiled.window_limit[self._to]
+        self._gives = bool((receiver >= 0).any())
+        self._float = _Floats.of(compiled)
+        self._rows = np.arange(len(compiled.modes))
+        self._starts = compiled.first_mode[:-1]
+        self._links = _LinkIndex.of(compiled)
+        self.link_count = self._links.count
+
+    def zero(self) -> Prices:
+        """Return the prices at which nothing costs anything."""
+        return Prices(np.zeros(len(self.amounts)), np.zeros(self.link_count))
+
+    def reduced(self, prices: Prices, weights: Weights) -> Reduced:
+        """Return the values of all choices after paying the prices."""
+        numbers, compiled = self._float, self.compiled
+        paid = np.append(prices.limits, 0.0)  # the last stands for limits that do not exist: NO_LIMIT is -1
+        tokens = paid[compiled.tokens_limit] + paid[self._stage_tokens]
+        cost = weights.cost + paid[compiled.cost_limit] + paid[self._stage_cost]
+        window = paid[self._window]
+        options = numbers.value * weights.value
+        options -= numbers.tokens * tokens[:, None, None]
+        if cost.any():
+            options -= numbers.cost * cost[:, None, None]
+        if window.any():
+            options -= numbers.window * window[:, None, None]
+        if self._gives:
+            to_tokens = paid[compiled.tokens_limit] + paid[self._to_tokens]
+            to_cost = weights.cost + paid[compiled.cost_limit] + paid[self._to_cost]
+            options[:, -1] -= (
+                numbers.given_tokens * to_tokens[:, None]
+                + numbers.given_cost * to_cost[:, None]
+                + numbers.given_window * paid[self._to_window][:, None]
+            )
+        segments = numbers.slopes * weights.value
+        segments -= (QUANTUM_TOKENS * (tokens + window) + numbers.quantum_cost * cost)[:, None]
+        base = numbers.base_value * weights.value - numbers.base_tokens * tokens - numbers.base_cost * cost
+        base -= numbers.base_window * window
+        base += (np.maximum(segments, 0.0) * numbers.quanta).sum(axis=1)
+        if self.link_count:
+            self._links.charge(prices.links, options, base)
+        return Reduced(options, numbers.credit * cost[:, None], base, segments)
+
+    def price(self, prices: Prices, weights: Weights = VALUE, *, latency: bool = False) -> Pricing:
+        """Return what the agents do at some prices, and the bound that this proves.
+
+        Args:
+            prices: Prices at or above 0.
+            weights: The objective.
+            latency: Whether latency limits are obeyed; without them the bound is valid, but weaker.
+        """
+        compiled = self.compiled
+        reduced = self.reduced(prices, weights)
+        choice = reduced.options.argmax(axis=2)
+        best = np.take_along_axis(reduced.options, choice[:, :, None], axis=2)[:, :, 0]
+        values = reduced.base + best.sum(axis=1)
+        if self._has_chain:
+            values += self._keep_prefix(reduced, best, choice)
+        preload = np.zeros(len(values), dtype=np.bool_)
+        if latency and self._limited.size:
+            memory = float(np.append(prices.limits, 0.0)[compiled.memory_limit])
+            self._within_latency(reduced, values, choice, preload, memory)
+        windows = np.append(prices.limits, 0.0)[compiled.window_limit]
+        agent_values = np.maximum.reduceat(values, self._starts)
+        deferred = np.where(compiled.deferrable, windows * compiled.deferred_window, -np.inf)
+        mode = self._best_modes(values, agent_values)
+        mode[deferred > agent_values] = -1
+        agent_values = np.maximum(agent_values, deferred)
+        slack, link_slack, shared = self._slack(mode, choice, preload, reduced, prices, weights)
+        bound = float(agent_values.sum() + (prices.limits * self.amounts).sum() + shared)
+        return Pricing(bound, mode, choice, preload, values, agent_values, slack, link_slack)
+
+    def _best_modes(self, values: Floats, agent_values: Floats) -> Ints:
+        is_best = values >= agent_values[self.compiled.agent_of]
+        first = np.where(is_best, self._rows, len(values))
+        mode: Ints = np.minimum.reduceat(first, self._starts)
+        return mode
+
+    def _keep_prefix(self, reduced: Reduced, best: Floats, choice: Ints) -> Floats:
+        """Keep as many leading cached slots as pay for themselves; returns the gain of each mode."""
+        kept = reduced.options[:, :, KEEP] + reduced.credit
+        gain = np.cumsum(kept - best, axis=1)
+        beyond = np.arange(gain.shape[1])[None, :] >= self.compiled.chain[:, None]
+        gain[beyond] = -np.inf
+        length = gain.argmax(axis=1)
+        most = gain[self._rows, length]
+        intact = (np.arange(gain.shape[1])[None, :] <= length[:, None]) & (most > 0.0)[:, None]
+        choice[intact] = KEEP
+        return np.maximum(most, 0.0)
+
+    def _within_latency(
+        self, reduced: Reduced, values: Floats, choice: Ints, preload: NDArray[np.bool_], memory: float
+    ) -> None:
+        """Replace the choices of modes whose latency is limited by the best that keep within it."""
+        modes = self._limited
+        compiled = self.compiled
+        agents = compiled.agent_of[modes]
+        room = compiled.max_ticks[modes] - compiled.base_ticks[modes]
+        credit = compiled.preload_ticks[agents]
+        table = LatencyTable(
+            reduced.options[modes], reduced.credit[modes], compiled.ticks[modes], compiled.chain[modes],
+            int(max(0, (room + credit).max(initial=0))),
+        )  # fmt: skip
+        plain = table.best(room)
+        helped = table.best(room + credit) - memory * compiled.preload_bytes[agents]
+        with_help = (helped > plain) & (credit > 0)
+        values[modes] = reduced.base[modes] + np.where(with_help, helped, plain)
+        preload[modes] = with_help
+        choice[modes] = table.choices(np.where(with_help, room + credit, room))
+
+    def _slack(
+        self,
+        mode: Ints,
+        choice: Ints,
+        preload: NDArray[np.bool_],
+        reduced: Reduced,
+        prices: Prices,
+        weights: Weights,
+    ) -> tuple[Floats, Floats, float]:
+        """Return what is left of limits and links, and what shared forms add to the bound."""
+        quanta = np.where(reduced.segments > 0.0, self.compiled.quanta, 0).sum(axis=1)
+        used = self.usage(mode, choice, quanta, preload)
+        slack = self.amounts - used
+        if not self.link_count:
+            return slack, np.zeros(0), 0.0
+        compiled = self.compiled
+        cost_price = weights.cost + (prices.limits[compiled.cost_limit] if compiled.cost_limit != NO_LIMIT else 0.0)
+        link_slack, shared, made_cost = self._links.slack(mode, choice, prices.links, cost_price)
+        if compiled.cost_limit != NO_LIMIT:
+            slack[compiled.cost_limit] -= made_cost
+        return slack, link_slack, shared
+
+    def usage(self, mode: Ints, choice: Ints, quanta: Ints, preload: NDArray[np.bool_]) -> Floats:
+        """Return how much of each limit is used, shared forms not included.
+
+        Args:
+            mode: Mode of each agent, -1 for deferred.
+            choice: Options of every mode; shape (modes, slots).
+            quanta: Work quanta of every mode.
+            preload: Whether a mode loads in advance.
+        """
+        compiled, numbers = self.compiled, self._float
+        used = np.zeros(len(self.amounts) + 1)
+        agents = np.flatnonzero(mode >= 0)
+        rows = mode[agents]
+        picked = choice[rows][:, :, None]
+
+        def total(table: Floats) -> Floats:
+            sums: Floats = np.take_along_axis(table[rows], picked, axis=2)[:, :, 0].sum(axis=1)
+            return sums
+
+        tokens = total(numbers.tokens) + numbers.base_tokens[rows] + quanta[rows] * QUANTUM_TOKENS
+        cost = total(numbers.cost) + numbers.base_cost[rows] + quanta[rows] * numbers.quantum_cost[rows]
+        if self._has_chain:
+            kept = np.logical_and.accumulate(picked[:, :, 0] == KEEP, axis=1)
+            cost -= (numbers.credit[rows] * kept).sum(axis=1)
+        window = total(numbers.window) + numbers.base_window[rows] + quanta[rows] * QUANTUM_TOKENS
+        used[compiled.tokens_limit] += tokens.sum()
+        used[compiled.cost_limit] += cost.sum()
+        np.add.at(used, self._stage_tokens[rows], tokens)
+        np.add.at(used, self._stage_cost[rows], cost)
+        np.add.at(used, self._window[rows], window)
+        deferred = np.flatnonzero(mode < 0)
+        np.add.at(used, compiled.window_limit[deferred], -compiled.deferred_window[deferred].astype(float))
+        if self._gives:
+            way = picked[:, -1, 0]
+            given = [table[rows, way] for table in (numbers.given_tokens, numbers.given_cost, numbers.given_window)]
+            used[compiled.tokens_limit] += given[0].sum()
+            used[compiled.cost_limit] += given[1].sum()
+            np.add.at(used, self._to_tokens[rows], given[0])
+            np.add.at(used, self._to_cost[rows], given[1])
+            np.add.at(used, self._to_window[rows], given[2])
+        loaded = agents[preload[rows]]
+        used[compiled.memory_limit] += compiled.preload_bytes[loaded].sum()
+        return used[:-1]
+
+    # Prices that prove a low bound.
+
+    def descend(
+        self, start: Prices, weights: Weights = VALUE, *, steps: int, visit: Visit | None = None
+    ) -> tuple[Prices, Pricing]:
+        """Lower the bound by subgradient steps, and return the best prices found with what they do.
+
+        Steps follow Polyak: as long as the distance to a target, which is moved closer whenever steps stop helping.
+        Prices are scaled by the amounts of their limits, so that tokens, money and memory compare.
+
+        Args:
+            start: Where to begin.
+            weights: The objective.
+            steps: How many steps.
+            visit: Is shown every pricing on the way.
+        """
+        scales = self._scales(weights)
+        prices, best_prices = start, start
+        best = self.price(prices, weights)
+        pricing = best
+        reach, stuck = 0.015, 0
+        momentum = [np.zeros_like(prices.limits), np.zeros_like(prices.links)]
+        for _ in range(steps):
+            if visit is not None:
+                visit(pricing)
+            down = [
+                np.where((part > 0.0) | (slack < 0.0), slack, 0.0) * scale
+                for part, slack, scale in zip(prices, (pricing.slack, pricing.link_slack), scales, strict=True)
+            ]
+            momentum = [0.6 * old + new for old, new in zip(momentum, down, strict=True)]
+            norm = sum(float((part * part).sum()) for part in momentum)
+            if norm == 0.0:
+                break
+            target = best.bound - reach * max(abs(best.bound), 1.0)
+            length = (pricing.bound - target) / norm
+            prices = Prices(*(
+                np.maximum(0.0, part - length * scale * move)
+                for part, scale, move in zip(prices, scales, momentum, strict=True)
+            ))  # fmt: skip
+            pricing = self.price(prices, weights)
+            if pricing.bound < best.bound:
+                best, best_prices, stuck = pricing, prices, 0
+            else:
+                stuck += 1
+                if stuck >= 3:  # noqa: PLR2004
+                    reach, stuck = reach / 2.0, 0
+                    prices, pricing = best_prices, best
+                    momentum = [np.zeros_like(part) for part in momentum]
+        return best_prices, best
+
+    def start(self, weights: Weights = VALUE, *, visit: Visit | None = None) -> Prices:
+        """Return prices to begin with: one common multiplier for the limits that are exceeded at no price.
+
+        The multiplier is found by bisection of its exponent; at each of them every exceeded limit costs in proportion
+        to the whole value.
+        """
+        free = self.price(self.zero(), weights)
+        exceeded = free.slack < 0.0
+        if not exceeded.any():
+            return self.zero()
+        unit = np.where(exceeded, self._scales(weights)[0], 0.0)
+        best, best_bound = self.zero(), free.bound
+        low, high = -4.0, 4.0
+        for _ in range(7):
+            middle = (low + high) / 2.0
+            prices = Prices(unit * 10.0**middle, np.zeros(self.link_count))
+            pricing = self.price(prices, weights)
+            if visit is not None:
+                visit(pricing)
+            if pricing.bound < best_bound:
+                best, best_bound = prices, pricing.bound
+            if float((unit * pricing.slack).sum()) < 0.0:
+                low = middle
+            else:
+                high = middle
+        return best
+
+    def _scales(self, weights: Weights) -> tuple[Floats, Floats]:
+        """Return what one unit of each limit is worth if the limit as a whole is worth the whole objective."""
+        free = self.price(self.zero(), weights)
+        worth = max(abs(free.bound), 1.0)
+        amounts = np.maximum(self.amounts, 1.0)
+        windows = np.flatnonzero(self.amounts == 0)
+        if windows.size:  # windows are counted from their end; their scale is an agent's worth per window
+            typical = max(1.0, float(np.median(-self.compiled.base_window)))
+            amounts[windows] = typical * max(1, len(self._starts))
+        return worth / amounts, np.full(self.link_count, worth / max(1, len(self._starts)) / 10.0)
+
+
+class Visit:
+    """Is shown the pricings on the way to good prices."""
+
+    def __call__(self, pricing: Pricing, /) -> None:
+        """Take note of a pricing."""
+        raise NotImplementedError
+
+
+class _Floats(NamedTuple):
+    """The arrays of a problem as doubles, so that they are converted only once; options that do not exist are -inf."""
+
+    value: Floats
+    tokens: Floats
+    cost: Floats
+    window: Floats
+    credit: Floats
+    base_value: Floats
+    base_tokens: Floats
+    base_cost: Floats
+    base_window: Floats
+    slopes: Floats
+    quanta: Floats
+    quantum_cost: Floats
+    given_tokens: Floats
+    given_cost: Floats
+    given_window: Floats
+
+    @classmethod
+    def of(cls, compiled: Compiled) -> _Floats:
+        tables = {name: getattr(compiled, name).astype(np.float64) for name in cls._fields}
+        tables["value"][~compiled.exists] = -np.inf
+        return cls(**tables)
+
+
+class _LinkIndex(NamedTuple):
+    """Links as flat indices: cells of options, and modes as a whole; links of shared forms come last.
+
+    Attributes:
+        count: All links.
+        cells: `(cell, link, sign)` of options: +1 needs, -1 gives.
+        runs: `(mode, link, sign)` of modes.
+        form_of: Shared form of each link, or -1.
+        prepare: Cost of making each shared form.
+        shape: Shape of the option tables.
+        agent_of: Agent of each mode.
+    """
+
+    count: int
+    cells: tuple[Ints, Ints, Floats]
+    runs: tuple[Ints, Ints, Floats]
+    form_of: Ints
+    prepare: Floats
+    shape: tuple[int, ...]
+    agent_of: Ints
+
+    @classmethod
+    def of(cls, compiled: Compiled) -> _LinkIndex:
+        _, slots, width = compiled.value.shape
+        cells: list[tuple[int, int, float]] = []
+        runs: list[tuple[int, int, float]] = []
+        form_of: list[int] = []
+        for link in compiled.links:
+            for sign, side in ((1.0, link.needs), (-1.0, link.gives)):
+                for mode, slot, option in side:
+                    if slot < 0:
+                        runs.append((mode, len(form_of), sign))
+                    else:
+                        cells.append(((mode * slots + slot) * width + option, len(form_of), sign))
+            form_of.append(-1)
+        for number, form in enumerate(compiled.shared):
+            by_agent: dict[int, int] = {}
+            for mode, slot, option in form.cells:
+                agent = int(compiled.agent_of[mode])
+                if agent not in by_agent:
+                    by_agent[agent] = len(form_of)
+                    form_of.append(number)
+                cells.append(((mode * slots + slot) * width + option, by_agent[agent], 1.0))
+        return cls(
+            len(form_of), _columns(cells), _columns(runs), np.array(form_of, dtype=np.int64),
+            np.array([float(form.prepare_nusd) for form in compiled.shared]), compiled.value.shape, compiled.agent_of,
+        )  # fmt: skip
+
+    def charge(self, prices: Floats, options: Floats, base: Floats) -> None:
+        """Let choices pay for what they need, and be paid for what they give."""
+        cell, link, sign = self.cells
+        np.subtract.at(options.reshape(-1), cell, prices[link] * sign)
+        mode, link, sign = self.runs
+        np.subtract.at(base, mode, prices[link] * sign)
+
+    def slack(self, mode: Ints, choice: Ints, prices: Floats, cost_price: float) -> tuple[Floats, float, float]:
+        """Return what links give less what they need, what shared forms add to the bound, and what they cost."""
+        used = np.zeros(self.count)
+        chosen = np.zeros(self.shape[0], dtype=np.bool_)
+        chosen[mode[mode >= 0]] = True
+        cell, link, sign = self.cells
+        row, rest = np.divmod(cell, self.shape[1] * self.shape[2])
+        slot, option = np.divmod(rest, self.shape[2])
+        np.add.at(used, link, sign * (chosen[row] & (choice[row, slot] == option)))
+        row, link, sign = self.runs
+        np.add.at(used, link, sign * chosen[row])
+        made_cost = gain = 0.0
+        if self.prepare.size:
+            shared = self.form_of >= 0
+            paid = np.zeros(len(self.prepare))
+            np.add.at(paid, self.form_of[shared], prices[shared])
+            net = paid - cost_price * self.prepare
+            made = net > 0.0
+            gain, made_cost = float(net[made].sum()), float(self.prepare[made].sum())
+            used[shared] -= made[self.form_of[shared]]
+        return -used, gain, made_cost
+
+
+def _columns(rows: list[tuple[int, int, float]]) -> tuple[Ints, Ints, Floats]:
+    return (
+        np.array([row[0] for row in rows], dtype=np.int64),
+        np.array([row[1] for row in rows], dtype=np.int64),
+        np.array([row[2] for row in rows]),
+    )
+
+
+class LatencyTable:
+    """The best options of modes within a number of ticks: a dynamic program over slots.
+
+    `tables[j][m, l]` is the best reduced value of the slots before j with at most l ticks and a broken prefix;
+    `intact[j][m]` is that of keeping them all, which takes no ticks.
+
+    Args:
+        options: Reduced values; shape (modes, slots, options).
+        credit: What an intact prefix adds at each slot; shape (modes, slots).
+        ticks: Ticks of the options.
+        chain: How many leading slots are cached, per mode.
+        most: The largest room that will be asked for.
+    """
+
+    def __init__(self, options: Floats, credit: Floats, ticks: Ints, chain: Ints, most: int) -> None:
+        self._options = options
+        self._ticks = np.minimum(ticks, most + 1)
+        modes, slots, _ = options.shape
+        levels = np.arange(most + 1)
+        table = np.zeros((modes, most + 1))
+        intact = np.zeros(modes)
+        self._before: list[Floats] = []
+        self._intact: list[Floats] = []
+        for slot in range(slots):
+            usable = np.where(slot <= chain, intact, -np.inf)
+            table = np.maximum(table if slot else np.full_like(table, 0.0), usable[:, None])
+            self._before.append(table)
+            self._intact.append(usable)
+            table = self._candidates(slot, table, levels).max(axis=1)
+            intact = usable + np.where(slot < chain, options[:, slot, KEEP] + credit[:, slot], -np.inf)
+        self._last = np.maximum(table, np.where(slots <= chain, intact, -np.inf)[:, None])
+
+    def _candidates(self, slot: int, table: Floats, levels: Ints) -> Floats:
+        """Return the values of all options of a slot at all levels; shape (modes, options, levels)."""
+        left = levels[None, None, :] - self._ticks[:, slot, :, None]
+        held = np.take_along_axis(table[:, None, :], np.maximum(left, 0), axis=2)
+        values = held + self._options[:, slot, :, None]
+        values[left < 0] = -np.inf
+        return values
+
+    def best(self, room: Ints) -> Floats:
+        """Return the best value within a room of ticks, per mode; -inf where even no tick is left."""
+        values = self._last[np.arange(len(room)), np.maximum(room, 0)]
+        return np.where(room < 0, -np.inf, values)
+
+    def choices(self, room: Ints) -> Ints:
+        """Return the options that reach the best value; shape (modes, slots)."""
+        modes, slots, _ = self._options.shape
+        rows = np.arange(modes)
+        level = np.maximum(room, 0)
+        choice = np.full((modes, slots), KEEP, dtype=np.int64)
+        broken = np.ones(modes, dtype=np.bool_)
+        for slot in range(slots - 1, -1, -1):
+            before = self._before[slot]
+            left = level[:, None] - self._ticks[:, slot]
+            values = np.take_along_axis(before, np.maximum(left, 0), axis=1) + self._options[:, slot]
+            values[left < 0] = -np.inf
+            option = values.argmax(axis=1)
+            choice[broken, slot] = option[broken]
+            level = np.where(broken, left[rows, option], level)
+            level = np.maximum(level, 0)
+            # What the value came from: if from the intact prefix, everything before was kept.
+            broken &= ~(before[rows, level] <= self._intact[slot]) | (slot == 0)
+        return choice
