@@ -42,6 +42,14 @@ BOUND_SOURCE = "lagrangian dual"
 """How plans name the bound of this module."""
 
 
+STUCK = 10
+GRID = (0.0, 0.1, 0.2, 0.35, 0.6, 1.0)
+"""Shares of the whole value that a limit as a whole may cost: where prices begin."""
+
+GRID_NEAR = (0.0, 0.7, 0.85, 1.0, 1.2, 1.4)
+"""The same around the best of them, as multiples."""
+
+
 class Weights(NamedTuple):
     """What is maximised: `value` times the value, less `cost` times the cost."""
 
@@ -332,38 +340,80 @@ class Dual:
                 best, best_prices, stuck = pricing, prices, 0
             else:
                 stuck += 1
-                if stuck >= 3:  # noqa: PLR2004
+                if stuck >= STUCK:
                     reach, stuck = reach / 2.0, 0
                     prices, pricing = best_prices, best
                     momentum = [np.zeros_like(part) for part in momentum]
         return best_prices, best
 
-    def start(self, weights: Weights = VALUE, *, visit: Visit | None = None) -> Prices:
-        """Return prices to begin with: one common multiplier for the limits that are exceeded at no price.
+    def start(self, weights: Weights = VALUE) -> Prices:
+        """Return prices to begin with: the best of a grid over the prices of all tokens and of all money.
 
-        The multiplier is found by bisection of its exponent; at each of them every exceeded limit costs in proportion
-        to the whole value.
+        The grid leaves the cached prefix, latency and links out, so it only tells where to begin.
         """
-        free = self.price(self.zero(), weights)
-        exceeded = free.slack < 0.0
-        if not exceeded.any():
-            return self.zero()
-        unit = np.where(exceeded, self._scales(weights)[0], 0.0)
-        best, best_bound = self.zero(), free.bound
-        low, high = -4.0, 4.0
-        for _ in range(7):
-            middle = (low + high) / 2.0
-            prices = Prices(unit * 10.0**middle, np.zeros(self.link_count))
-            pricing = self.price(prices, weights)
-            if visit is not None:
-                visit(pricing)
-            if pricing.bound < best_bound:
-                best, best_bound = prices, pricing.bound
-            if float((unit * pricing.slack).sum()) < 0.0:
-                low = middle
-            else:
-                high = middle
+        prices = self.zero()
+        worth = self._scales(weights)[0]
+        rows = [row for row in (self.compiled.tokens_limit, self.compiled.cost_limit) if row != NO_LIMIT]
+        if not rows:
+            return prices
+        centre = np.zeros(len(rows))
+        for factors in (GRID, GRID_NEAR):
+            points = np.array(np.meshgrid(*[factors] * len(rows), indexing="ij")).reshape(len(rows), -1).T
+            levels = points if factors is GRID else np.where(points > 0.0, centre * points, 0.0)
+            grid = np.zeros((len(levels), len(self.amounts)))
+            grid[:, rows] = levels * worth[rows]
+            centre = levels[int(self._rough_bounds(grid, weights).argmin())]
+        prices.limits[rows] = centre * worth[rows]
+        return prices
+
+    def _rough_bounds(self, grid: Floats, weights: Weights) -> Floats:
+        """Return bounds at many prices at once, without cached prefix, latency and links; shape (points,)."""
+        options, base, _ = self._many(grid, weights)
+        values = base + options.max(axis=3).sum(axis=2)
+        agents = np.maximum.reduceat(values, self._starts, axis=1)
+        agents = np.where(self.compiled.deferrable, np.maximum(agents, 0.0), agents)
+        bounds: Floats = agents.sum(axis=1) + grid @ self.amounts
+        return bounds
+
+    def sweep(self, grid: Floats, links: Floats, weights: Weights) -> Ints:
+        """Return the best options at many prices at once, without cached prefix and latency.
+
+        Args:
+            grid: Prices of the limits; shape (points, limits).
+            links: Prices of the links, the same at all points.
+            weights: The objective.
+
+        Returns:
+            Options; shape (points, modes, slots).
+        """
+        options, _, _ = self._many(grid, weights)
+        if self.link_count and links.any():
+            charged = np.zeros(options.shape[1:])
+            self._links.charge(links, charged, np.zeros(charged.shape[0]))
+            options += charged
+        best: Ints = options.argmax(axis=3)
         return best
+
+    def _many(self, grid: Floats, weights: Weights) -> tuple[Floats, Floats, Floats]:
+        """Return reduced values of options and modes at many prices: shapes (points, modes, slots, options), ..."""
+        numbers, compiled = self._float, self.compiled
+        paid = np.concatenate((grid, np.zeros((len(grid), 1))), axis=1)
+        tokens = paid[:, [compiled.tokens_limit]] + paid[:, self._stage_tokens]
+        cost = weights.cost + paid[:, [compiled.cost_limit]] + paid[:, self._stage_cost]
+        window = paid[:, self._window]
+        options = weights.value * numbers.value - numbers.tokens * tokens[:, :, None, None]
+        options -= numbers.cost * cost[:, :, None, None]
+        if window.any():
+            options -= numbers.window * window[:, :, None, None]
+        segments = numbers.slopes * weights.value
+        segments = segments - (QUANTUM_TOKENS * (tokens + window) + numbers.quantum_cost * cost)[:, :, None]
+        base = weights.value * numbers.base_value - numbers.base_tokens * tokens - numbers.base_cost * cost
+        base = base - numbers.base_window * window + (np.maximum(segments, 0.0) * numbers.quanta).sum(axis=2)
+        return options, base, segments
+
+    def unit_prices(self) -> Floats:
+        """Return prices at which every limit as a whole costs the same."""
+        return self._scales(Weights(1.0, 0.0))[0]
 
     def _scales(self, weights: Weights) -> tuple[Floats, Floats]:
         """Return what one unit of each limit is worth if the limit as a whole is worth the whole objective."""
