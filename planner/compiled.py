@@ -532,8 +532,7 @@ def _add_limits(compiled: Compiled) -> None:
     prepared = sum(form.prepare_nusd for form in compiled.shared)
     compiled.tokens_limit = add("tokens", problem.spendable_tokens, int(tokens.sum()))
     compiled.cost_limit = add("cost", problem.max_cost_nusd, int(cost.sum()) + prepared)
-    usable = compiled.preload_bytes[np.unique(compiled.agent_of[compiled.max_ticks != NO_LIMIT])]
-    compiled.memory_limit = add("memory", problem.max_preload_bytes, int(usable.sum()))
+    compiled.memory_limit = add("memory", problem.max_preload_bytes, int(compiled.preload_bytes.sum()))
     by_stage = np.zeros((len(problem.stages), 2), dtype=np.int64)
     np.add.at(by_stage, compiled.stage_of, np.stack((tokens, cost), axis=1))
     compiled.stage_tokens_limit = _column(
