@@ -222,6 +222,11 @@ def ticks_after_preload(compiled: Compiled, choice: Choice) -> Ints:
     return consumption(compiled, choice).ticks - saved
 
 
+def latency_ms(compiled: Compiled, choice: Choice) -> int:
+    """Return the expected latency of all agents together, after preloading, in milliseconds."""
+    return int((ticks_after_preload(compiled, choice) * compiled.tick_ms).sum())
+
+
 def _cells(compiled: Compiled, choice: Choice) -> tuple[Ints, tuple[Ints, Ints, Ints]]:
     """Return the running agents, and the index of their chosen cells in arrays of (modes, slots, options)."""
     modes = np.array(choice.modes, dtype=np.int64)
