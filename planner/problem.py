@@ -14,19 +14,41 @@ cached prefix is only read:
 
     written:  t * (w + r * (calls - 1))        read:  t * r * calls
 
-with w the price of a cache write (of input, where nothing is cached) and r that of a cache read. A piece of which only
-a stub is sent is fetched back with probability `need`: one extra call over the agent's whole context C, and the
-original from then on:
+with w the price of a cache write (of input, where nothing is cached) and r that of a cache read. The intact prefix are
+the leading pieces among the first `cached_uses` that are kept whole; its *credit* is what reading it costs less than
+writing it, and never negative. A piece of which only a stub is sent is fetched back with probability `need`: one extra
+call over the agent's whole context C, and the original T from then on:
 
     need * (C * r + FETCH_OUTPUT_TOKENS * output + T * (w + r * (calls - 1)))
 
 Tokens of workflow and stages count what is sent: t * calls, plus need * (C + FETCH_OUTPUT_TOKENS + T * calls).
-Work tokens (output and what tools add) cost the output price.
+Work tokens (output and what tools add) cost the output price, and so does the result that is handed back, once. Tokens
+of an agent are those of its pieces, work tokens, contingency and result. A result of t tokens that is reported to an
+agent counts there too, whether or not that agent is deferred: t * calls tokens, written once, at the most calls and the
+dearest of its variants and their price tiers.
+
+Rounding is against the plan, so that what fits in whole numbers fits. Each of these amounts is rounded up by itself:
+`need` (the form's times the relevance) in millionths; the tokens of fetching; the cost of each written piece, of each
+read piece, of fetching, of a need's share of it, of the floor's work tokens, of one quantum of `QUANTUM_TOKENS` work
+tokens above the floor, of a result, and of a reported one.
+
+A form that several agents can get is prepared once: what that costs counts for the workflow, and for no stage. Where
+only one can get it, it is part of what that agent costs.
+
+What must fit
+-------------
+Pieces, work tokens, its own result and all results reported to it must fit an agent's context window, and be no more
+than its price tier allows: tier 0 holds up to where the first `PriceTier` begins. Work tokens are the floor and whole
+quanta, as many as the last quantile of the demand needs at most. The latency of an agent is that of its variant and of
+the forms it gets, less, where its files are loaded in advance, the expected saving (rounded down).
 
 What is worth something
 -----------------------
 Running a variant is worth its `value_points`. Work tokens b are worth weight * E[min(D, b)] (see
-`budgets.segments`). Each form of a piece loses `loss_points`, times how relevant the piece is to the agent.
+`budgets.segments`), counted from the floor in whole quanta, after what the floor itself is worth: the whole quanta that
+cover it, times the part of them that it is, rounded down. Each form of a piece loses `loss_points`, times how relevant
+the piece is to the agent (rounded up), and handing back loses its `loss_points`. Values are counted in units, of which
+there are `UNITS_PER_POINT` to the point.
 
     problem = Problem.load("problem.toml")
     problem.options(agent, use)    # the forms that break no rule
