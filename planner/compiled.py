@@ -26,7 +26,7 @@ import numpy as np
 
 from apportion.planner.budgets.problem import QUANTUM_TOKENS, AgentNeed
 from apportion.planner.budgets.segments import value_curve
-from apportion.planner.problem import FETCH_OUTPUT_TOKENS, MILLION, UNITS_PER_POINT
+from apportion.planner.problem import FETCH_OUTPUT_TOKENS, MAX_TICKS, MILLION, TICK_MS, UNITS_PER_POINT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,12 +34,6 @@ if TYPE_CHECKING:
     from apportion.planner.problem import Agent, Form, HandBack, ItemUse, Model, Problem, TokenPrices, Variant
 
     Ints = NDArray[np.int64]
-
-TICK_MS = 20
-"""Latencies count in whole ticks, rounded up."""
-
-MAX_TICKS = 75
-"""A stage's latency limit has at most so many ticks; where it is long, its ticks are."""
 
 KEEP = 0
 """The option of every piece that sends it whole."""

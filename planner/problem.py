@@ -40,7 +40,8 @@ What must fit
 Pieces, work tokens, its own result and all results reported to it must fit an agent's context window, and be no more
 than its price tier allows: tier 0 holds up to where the first `PriceTier` begins. Work tokens are the floor and whole
 quanta, as many as the last quantile of the demand needs at most. The latency of an agent is that of its variant and of
-the forms it gets, less, where its files are loaded in advance, the expected saving (rounded down).
+the forms it gets, each in whole ticks, rounded up; less, where its files are loaded in advance, the expected saving,
+rounded down. A tick is `TICK_MS` long, or a `MAX_TICKS`th of its stage's limit, rounded up, where that is longer.
 
 What is worth something
 -----------------------
@@ -77,6 +78,12 @@ MILLION = 1_000_000
 
 FETCH_OUTPUT_TOKENS = 60
 """Output tokens of the call that fetches a left-out piece back."""
+
+TICK_MS = 20
+"""Latencies count in whole ticks, rounded up."""
+
+MAX_TICKS = 75
+"""A stage's latency limit has at most so many ticks; where it is long, its ticks are."""
 
 SAFE_SUM = 2**53
 """Largest sum that a double holds exactly: bounds are computed with doubles."""
@@ -450,6 +457,13 @@ class Problem(Record):
 
             text = tomlkit.dumps(data)
         write_atomically(file, text)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy, with changes that are not checked; what was worked out for the original is not copied."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in ("fingerprint", "item_of", "model_of"):
+            copied.__dict__.pop(name, None)
+        return copied
 
     @cached_property
     def fingerprint(self) -> str:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.planner.budgets.problem import PROBABILITY_SCALE, QUANTUM_TOKENS
 from apportion.planner.plan import OPTIMAL_GAP
-from apportion.planner.problem import FETCH_OUTPUT_TOKENS, MILLION, UNITS_PER_POINT
+from apportion.planner.problem import FETCH_OUTPUT_TOKENS, MAX_TICKS, MILLION, TICK_MS, UNITS_PER_POINT
 from apportion.records import Action
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from apportion.planner.plan import AgentPlan, Plan
     from apportion.planner.problem import (
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         HandBack,
         Item,
         ItemUse,
+        Model,
         Problem,
         Stage,
         TokenPrices,
@@ -51,48 +52,32 @@ def validate_plan(problem: Problem, plan: Plan) -> tuple[str, ...]:
     if wrong:
         return tuple(wrong)
     pairs = list(zip(problem.agents, plan.agents, strict=True))
-    wrong = [text for agent, planned in pairs for text in _undecided(problem, agent, planned)]
+    decided = [_run(problem, agent, planned, wrong) for agent, planned in pairs]
     if wrong:
         return tuple(wrong)
-    index = _Index(problem, plan)
-    runs = [_run(index, agent, planned) for agent, planned in pairs]
+    runs = [run for run in decided if run is not None]
+    index = _Index(problem, plan, runs)
+    for run in runs:
+        wrong += _broken_rules(index, run)
+        wrong += _wrong_figures(index, run)
     return (
         *_broken_precedence(index, pairs),
-        *[text for run in runs if run is not None for text in _broken_rules(index, run)],
+        *wrong,
         *_broken_caps(index, pairs),
         *_broken_memory(problem, pairs),
-        *[text for run in runs if run is not None for text in _wrong_figures(index, run)],
         *_wrong_totals(index, plan, runs),
         *_wrong_certificate(plan),
         *_wrong_prices(problem, plan),
     )
 
 
-class _Index:
-    """What is looked up again and again, by name.
+class _Piece(NamedTuple):
+    """A piece of a prompt: what it is to the agent, and the form in which the plan sends it (`None` is whole)."""
 
-    Attributes:
-        problem: The problem.
-        items, stages, agents: Its records.
-        planned: The plan of each agent.
-        results: Tokens of the results that an agent gets from others.
-        takers: The agents that an item is a piece of, each with its use.
-    """
-
-    def __init__(self, problem: Problem, plan: Plan) -> None:
-        self.problem = problem
-        self.items = problem.item_of
-        self.stages: dict[str, Stage] = {stage.id: stage for stage in problem.stages}
-        self.agents: dict[str, Agent] = {agent.id: agent for agent in problem.agents}
-        self.planned: dict[str, AgentPlan] = {planned.agent_id: planned for planned in plan.agents}
-        self.results: dict[str, int] = {}
-        self.takers: dict[str, list[tuple[Agent, ItemUse]]] = {}
-        for agent in problem.agents:
-            for use in agent.uses:
-                self.takers.setdefault(use.item_id, []).append((agent, use))
-            way = _way(agent, self.planned[agent.id])
-            if way is not None and agent.reports_to is not None:
-                self.results[agent.reports_to] = self.results.get(agent.reports_to, 0) + way.tokens
+    use: ItemUse
+    item: Item
+    form: Form | None
+    tokens: int
 
 
 class _Run(NamedTuple):
@@ -101,9 +86,59 @@ class _Run(NamedTuple):
     agent: Agent
     planned: AgentPlan
     variant: Variant
+    model: Model
     prices: TokenPrices
-    forms: list[Form | None]
+    pieces: list[_Piece]
     way: HandBack | None
+
+
+class _Index:
+    """What is looked up again and again, by name.
+
+    Attributes:
+        problem: The problem.
+        stages, agents: Its records.
+        planned: The plan of each agent.
+        results: Tokens of the results that an agent gets from others.
+        prepared: The chosen forms that several agents can get, and what preparing them once costs.
+    """
+
+    def __init__(self, problem: Problem, plan: Plan, runs: list[_Run]) -> None:
+        self.problem = problem
+        self.stages: dict[str, Stage] = {stage.id: stage for stage in problem.stages}
+        self.agents: dict[str, Agent] = {agent.id: agent for agent in problem.agents}
+        self.planned: dict[str, AgentPlan] = {planned.agent_id: planned for planned in plan.agents}
+        self.results: dict[str, int] = {}
+        for run in runs:
+            to = run.agent.reports_to
+            if run.way is not None and to is not None:
+                self.results[to] = self.results.get(to, 0) + run.way.tokens
+        self.prepared = _prepared(problem, runs)
+
+
+def _prepared(problem: Problem, runs: list[_Run]) -> dict[tuple[str, str], int]:
+    """Return the chosen forms, with their items, that several agents can get, and what preparing each costs."""
+    chosen = {
+        (piece.item.id, piece.form.id): piece
+        for run in runs
+        for piece in run.pieces
+        if piece.form is not None and piece.form.prepare_nusd
+    }
+    if not chosen:
+        return {}
+    takers: dict[str, list[tuple[Agent, ItemUse]]] = {}
+    for agent in problem.agents:
+        for use in agent.uses:
+            takers.setdefault(use.item_id, []).append((agent, use))
+    prepared = {}
+    for key, (_, item, form, _) in chosen.items():
+        able = 0
+        for agent, use in takers[item.id]:
+            able += form is not None and _broken_by_form(item, agent, use, form) is None
+            if able > 1 and form is not None:
+                prepared[key] = form.prepare_nusd
+                break
+    return prepared
 
 
 # Is it a plan for this problem, and does it decide everything once?
@@ -132,42 +167,60 @@ def _wrong_agents(problem: Problem, plan: Plan) -> Iterator[str]:
             yield f"agent {agent.id!r} runs in stage {agent.stage_id!r}, not in {planned.stage_id!r}"
 
 
-def _undecided(problem: Problem, agent: Agent, planned: AgentPlan) -> Iterator[str]:
-    """An agent is deferred and uses nothing, or everything about it is decided by a name that exists."""
+def _run(problem: Problem, agent: Agent, planned: AgentPlan, wrong: list[str]) -> _Run | None:
+    """Return the records behind the plan of an agent, or `None` where it is deferred.
+
+    An agent is deferred and uses nothing, or everything about it is decided by a name that exists; else it is `wrong`.
+    """
     who = f"agent {agent.id!r}"
     if planned.variant_id is None:
-        if agent.mandatory:
-            yield f"{who} is mandatory, but deferred"
-        yield from _used_although_deferred(planned)
-        return
-    variant = _variant(agent, planned)
+        wrong += [f"{who} is mandatory, but deferred"] if agent.mandatory else []
+        wrong += [f"{who} is deferred, but uses something"] if _uses_something(planned) else []
+        return None
+    variant = next((each for each in agent.variants if each.id == planned.variant_id), None)
     if variant is None:
-        yield f"{who} has no variant {planned.variant_id!r}"
-    elif not 0 <= planned.price_tier <= len(problem.model_of[variant.model_id].tiers):
-        yield f"{who} is at price tier {planned.price_tier}, which model {variant.model_id!r} does not have"
-    if (planned.hand_back is not None or agent.hand_backs) and _way(agent, planned) is None:
-        yield f"{who} cannot hand its result back as {planned.hand_back!r}"
+        wrong.append(f"{who} has no variant {planned.variant_id!r}")
+        return None
+    model = problem.model_of[variant.model_id]
+    if not 0 <= planned.price_tier <= len(model.tiers):
+        wrong.append(f"{who} is at price tier {planned.price_tier}, which model {model.id!r} does not have")
+        return None
+    way = next((each for each in agent.hand_backs if each.id == planned.hand_back), None)
+    if way is None and (planned.hand_back is not None or agent.hand_backs):
+        wrong.append(f"{who} cannot hand its result back as {planned.hand_back!r}")
     if planned.preload and agent.preload is None:
-        yield f"{who} has nothing to load in advance"
+        wrong.append(f"{who} has nothing to load in advance")
+    prices = model.tiers[planned.price_tier - 1] if planned.price_tier else model
+    return _Run(agent, planned, variant, model, prices, _pieces(problem, agent, planned, wrong), way)
+
+
+def _pieces(problem: Problem, agent: Agent, planned: AgentPlan, wrong: list[str]) -> list[_Piece]:
+    """Every piece of the prompt is decided once, in its order, by a form that exists."""
     wanted, found = [use.item_id for use in agent.uses], [piece.item_id for piece in planned.pieces]
     if wanted != found:
-        yield f"{who} gets the pieces {wanted} in this order, not {found}"
-        return
-    for piece in planned.pieces:
-        item = problem.item_of[piece.item_id]
-        if piece.form != "keep" and _form(item, piece.form) is None:
-            yield f"{who}: item {piece.item_id!r} has no form {piece.form!r}"
+        wrong.append(f"agent {agent.id!r} gets the pieces {wanted} in this order, not {found}")
+        return []
+    pieces = []
+    for use, piece in zip(agent.uses, planned.pieces, strict=True):
+        item = problem.item_of[use.item_id]
+        form = None
+        if piece.form != "keep":
+            for each in item.forms:
+                if each.id == piece.form:
+                    form = each
+                    break
+            else:
+                wrong.append(f"agent {agent.id!r}: item {item.id!r} has no form {piece.form!r}")
+        pieces.append(_Piece(use, item, form, piece.tokens))
+    return pieces
 
 
-def _used_although_deferred(planned: AgentPlan) -> Iterator[str]:
-    """A deferred agent uses nothing."""
-    idle = planned.cut_off_probability is None and planned.hand_back is None and not planned.pieces
+def _uses_something(planned: AgentPlan) -> bool:
     numbers = (
         planned.price_tier,
         planned.work_tokens,
         planned.sample_size,
         planned.intact_pieces,
-        planned.preload,
         planned.prompt_tokens,
         planned.tokens,
         planned.given_tokens,
@@ -175,34 +228,8 @@ def _used_although_deferred(planned: AgentPlan) -> Iterator[str]:
         planned.given_cost_nusd,
         planned.latency_ms,
     )
-    if any(numbers) or not idle:
-        yield f"agent {planned.agent_id!r} is deferred, but uses something"
-
-
-def _variant(agent: Agent, planned: AgentPlan) -> Variant | None:
-    return next((variant for variant in agent.variants if variant.id == planned.variant_id), None)
-
-
-def _way(agent: Agent, planned: AgentPlan) -> HandBack | None:
-    return next((way for way in agent.hand_backs if way.id == planned.hand_back), None)
-
-
-def _run(index: _Index, agent: Agent, planned: AgentPlan) -> _Run | None:
-    """Return the records behind the plan of an agent, or `None` where it is deferred."""
-    variant = _variant(agent, planned)
-    if variant is None:
-        return None
-    model = index.problem.model_of[variant.model_id]
-    prices = model if planned.price_tier == 0 else model.tiers[planned.price_tier - 1]
-    forms = [_form(index.items[piece.item_id], piece.form) for piece in planned.pieces]
-    return _Run(agent, planned, variant, prices, forms, _way(agent, planned))
-
-
-def _form(item: Item, name: str) -> Form | None:
-    if name == "keep":
-        return None
-    action = name.partition(":")[0]  # an identifier is put together anew each time it is asked for
-    return next((form for form in item.forms if form.action.value == action and form.id == name), None)
+    decided = planned.cut_off_probability is not None or planned.hand_back is not None
+    return any(numbers) or decided or planned.preload or bool(planned.pieces)
 
 
 # Are the rules of the problem kept?
@@ -220,17 +247,16 @@ def _broken_precedence(index: _Index, pairs: list[tuple[Agent, AgentPlan]]) -> I
 
 def _broken_rules(index: _Index, run: _Run) -> Iterator[str]:
     """The rules that concern one running agent."""
-    for use, form in zip(run.agent.uses, run.forms, strict=True):
+    for use, item, form, _ in run.pieces:
         if form is not None:
-            reason = _broken_by_form(index.items[use.item_id], run.agent, use, form)
-            reason = reason or _broken_by_link(index, use, form)
+            reason = _broken_by_form(item, run.agent, use, form) or _broken_by_link(index, use, form)
             if reason is not None:
-                yield f"agent {run.agent.id!r} must not get item {use.item_id!r} as {form.id}: {reason}"
+                yield f"agent {run.agent.id!r} must not get item {item.id!r} as {form.id}: {reason}"
     yield from _wrong_work_tokens(run)
     yield from _broken_window(index, run)
     limit = index.stages[run.agent.stage_id].max_latency_ms
-    if limit is not None and _latency(run) > limit:
-        yield f"agent {run.agent.id!r} takes {_latency(run):,} ms, more than the {limit:,} ms of its stage"
+    if limit is not None and (latency := _latency(index, run)) > limit:
+        yield f"agent {run.agent.id!r} takes {latency:,} ms, more than the {limit:,} ms of its stage"
 
 
 def _broken_by_form(item: Item, agent: Agent, use: ItemUse, form: Form) -> str | None:
@@ -276,7 +302,7 @@ def _broken_window(index: _Index, run: _Run) -> Iterator[str]:
     """Prompt, work, own result and results of others fit the window, and the price tier."""
     used = _prompt_tokens(run) + run.planned.work_tokens + index.results.get(run.agent.id, 0)
     used += 0 if run.way is None else run.way.tokens
-    model = index.problem.model_of[run.variant.model_id]
+    model = run.model
     if model.context_window is not None and used > model.context_window:
         yield (
             f"agent {run.agent.id!r} needs a context of {used:,} tokens, more than the window of {model.id!r}, "
@@ -327,10 +353,10 @@ def _wrong_figures(index: _Index, run: _Run) -> Iterator[str]:
     """What the plan says of an agent is what its choices amount to."""
     planned = run.planned
     who = f"agent {run.agent.id!r}"
-    for piece, form in zip(planned.pieces, run.forms, strict=True):
-        tokens = index.items[piece.item_id].tokens if form is None else form.tokens
-        if piece.tokens != tokens:
-            yield f"{who}: item {piece.item_id!r} as {piece.form} has {tokens:,} tokens, not {piece.tokens:,}"
+    for _, item, form, stated in run.pieces:
+        size = item.tokens if form is None else form.tokens
+        if stated != size:
+            yield f"{who}: item {item.id!r} as {form.id if form else 'keep'} has {size:,} tokens, not {stated:,}"
     expected = _cut_off(run.variant.demand, planned.work_tokens)
     if planned.cut_off_probability is None or not abs(planned.cut_off_probability - expected) <= 2e-9:
         yield f"{who} is cut off with probability {expected:.9f}, not {planned.cut_off_probability}"
@@ -345,7 +371,7 @@ def _wrong_figures(index: _Index, run: _Run) -> Iterator[str]:
         ("tokens of its result elsewhere", planned.given_tokens, given_tokens),
         ("nano-dollars of cost", planned.cost_nusd, cost),
         ("nano-dollars of cost of its result elsewhere", planned.given_cost_nusd, given_cost),
-        ("ms of latency", planned.latency_ms, _latency(run)),
+        ("ms of latency", planned.latency_ms, _latency(index, run)),
     ):
         if stated != true:
             yield f"{who} has {true:,} {name}, not {stated:,}"
@@ -353,14 +379,14 @@ def _wrong_figures(index: _Index, run: _Run) -> Iterator[str]:
 
 def _prompt_tokens(run: _Run) -> int:
     """Return the size of the prompt, as the plan states it piece by piece."""
-    return sum([piece.tokens for piece in run.planned.pieces])
+    return sum([piece.tokens for piece in run.pieces])
 
 
 def _intact_pieces(run: _Run) -> int:
     """Return how many of the cached leading pieces are kept whole."""
     intact = 0
-    for form in run.forms[: run.agent.cached_uses]:
-        if form is not None:
+    for piece in run.pieces[: run.agent.cached_uses]:
+        if piece.form is not None:
             break
         intact += 1
     return intact
@@ -372,15 +398,15 @@ def _tokens_and_cost(index: _Index, run: _Run, intact: int) -> tuple[int, int]:
     written, read = _call_prices(run.prices, agent)
     calls = variant.calls
     held = written + read * (calls - 1)
-    sizes = [index.items[use.item_id].tokens for use in agent.uses]
-    context = sum(sizes)
+    context = sum([piece.item.tokens for piece in run.pieces])
     quanta = (run.planned.work_tokens - variant.floor_tokens) // QUANTUM_TOKENS
     tokens = run.planned.work_tokens + variant.contingency_tokens
     cost = _up(variant.floor_tokens * output, 1000) + quanta * _up(QUANTUM_TOKENS * output, 1000)
     if run.way is not None:
         tokens += run.way.tokens
         cost += _up(run.way.tokens * output, 1000)
-    for position, (use, whole, form) in enumerate(zip(agent.uses, sizes, run.forms, strict=True)):
+    for position, (use, item, form, _) in enumerate(run.pieces):
+        whole = item.tokens
         if form is None:
             tokens += whole * calls
             paid = _up(whole * held, 1000)
@@ -388,12 +414,11 @@ def _tokens_and_cost(index: _Index, run: _Run, intact: int) -> tuple[int, int]:
             continue
         tokens += form.tokens * calls
         cost += _up(form.tokens * held, 1000)
-        need = _up(form.need_ppm * use.relevance_ppm, MILLION)
-        if need:
+        if form.need_ppm:
+            need = _up(form.need_ppm * use.relevance_ppm, MILLION)
             tokens += _up((context + FETCH_OUTPUT_TOKENS + whole * calls) * need, MILLION)
-            fetching = _up(context * read + FETCH_OUTPUT_TOKENS * output + whole * held, 1000)
-            cost += _up(fetching * need, MILLION)
-        if form.prepare_nusd and not _is_shared(index, use.item_id, form):
+            cost += _up(_up(context * read + FETCH_OUTPUT_TOKENS * output + whole * held, 1000) * need, MILLION)
+        if form.prepare_nusd and (item.id, form.id) not in index.prepared:
             cost += form.prepare_nusd
     return tokens, cost
 
@@ -420,20 +445,17 @@ def _call_prices(prices: TokenPrices, agent: Agent) -> tuple[int, int]:
     return (prices.cache_write_5m if agent.cache_lifetime == "5m" else prices.cache_write_1h), prices.cache_read
 
 
-def _latency(run: _Run) -> int:
-    """Return the time on the way to the first answer."""
-    latency = run.variant.latency_ms + sum([form.latency_ms for form in run.forms if form is not None])
+def _latency(index: _Index, run: _Run) -> int:
+    """Return the time on the way to the first answer, in whole ticks that are counted in ms."""
+    limit = index.stages[run.agent.stage_id].max_latency_ms or 0
+    tick = max(TICK_MS, _up(limit, MAX_TICKS))
+    ticks = _up(run.variant.latency_ms, tick)
+    for piece in run.pieces:
+        if piece.form is not None and piece.form.latency_ms:
+            ticks += _up(piece.form.latency_ms, tick)
     if run.planned.preload and run.agent.preload is not None:
-        saved = run.agent.preload.latency_ms * run.agent.preload.probability_ppm // MILLION
-        latency = max(0, latency - saved)
-    return latency
-
-
-def _is_shared(index: _Index, item_id: str, form: Form) -> bool:
-    """Say whether several agents can get a form, so that it is prepared once for all of them."""
-    item = index.items[item_id]
-    able = sum(_broken_by_form(item, agent, use, form) is None for agent, use in index.takers[item_id])
-    return able > 1
+        ticks -= run.agent.preload.latency_ms * run.agent.preload.probability_ppm // MILLION // tick
+    return max(0, ticks) * tick
 
 
 def _cut_off(demand: Demand, tokens: int) -> float:
@@ -447,21 +469,14 @@ def _cut_off(demand: Demand, tokens: int) -> float:
     return 1.0 - reached - (following - reached) * (tokens - left) / (right - left)
 
 
-def _wrong_totals(index: _Index, plan: Plan, runs: Sequence[_Run | None]) -> Iterator[str]:
+def _wrong_totals(index: _Index, plan: Plan, runs: list[_Run]) -> Iterator[str]:
     """Prepared forms, tokens, cost and objective of the workflow are those of its agents."""
-    shared = {
-        (use.item_id, form.id): form.prepare_nusd
-        for run in runs
-        if run is not None
-        for use, form in zip(run.agent.uses, run.forms, strict=True)
-        if form is not None and form.prepare_nusd and _is_shared(index, use.item_id, form)
-    }
-    prepared = sorted(f"{item}:{form}" for item, form in shared)
+    prepared = sorted(f"{item}:{form}" for item, form in index.prepared)
     if sorted(plan.prepared) != prepared:
         yield f"the forms to be prepared once are {prepared}, not {sorted(plan.prepared)}"
     tokens = sum([planned.tokens + planned.given_tokens for planned in plan.agents])
-    cost = sum([planned.cost_nusd + planned.given_cost_nusd for planned in plan.agents]) + sum(shared.values())
-    value = sum([_value(run) for run in runs if run is not None])
+    cost = sum([planned.cost_nusd + planned.given_cost_nusd for planned in plan.agents]) + sum(index.prepared.values())
+    value = sum([_value(run) for run in runs])
     if tokens != plan.tokens:
         yield f"the workflow uses {tokens:,} tokens, not {plan.tokens:,}"
     if cost != plan.cost_nusd:
@@ -482,8 +497,8 @@ def _value(run: _Run) -> int:
     if variant.floor_tokens:
         whole = _up(variant.floor_tokens, QUANTUM_TOKENS)
         value += _worth_of_quanta(variant, 0, whole) * variant.floor_tokens // (whole * QUANTUM_TOKENS)
-    for use, form in zip(run.agent.uses, run.forms, strict=True):
-        if form is not None:
+    for use, _, form, _ in run.pieces:
+        if form is not None and form.loss_points:
             value -= _up(form.loss_points * use.relevance_ppm * UNITS_PER_POINT, MILLION)
     return value - (0 if run.way is None else run.way.loss_points * UNITS_PER_POINT)
 

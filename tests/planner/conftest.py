@@ -14,12 +14,10 @@ from apportion.planner.budgets.problem import QUANTUM_TOKENS
 from apportion.planner.budgets.segments import cut_off_probability
 from apportion.planner.compiled import KEEP, Compiled, compile_problem
 from apportion.planner.plan import OPTIMAL_GAP, AgentPlan, LimitPrice, PieceChoice, Plan
-from apportion.planner.problem import MILLION, Form, Problem
+from apportion.planner.problem import MILLION, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-LONG = 10**8
 
 
 def _model(rng: random.Random, name: str) -> dict[str, Any]:
@@ -82,7 +80,7 @@ def _variant(rng: random.Random, name: str, models: int) -> dict[str, Any]:
 
 def make_problem(seed: int, *, agents: int | None = None, uses: int = 4) -> Problem:
     """Return a problem without caps, in which everything else occurs."""
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311  (for examples, not for secrets)
     models, stages, count = 2, rng.randint(1, 3), agents or rng.randint(1, 5)
     items = [_item(rng, f"i{number}") for number in range(uses + 2)]
     made: list[dict[str, Any]] = []
@@ -119,7 +117,7 @@ def make_problem(seed: int, *, agents: int | None = None, uses: int = 4) -> Prob
         made.append(agent)
     data = {
         "models": [_model(rng, f"m{number}") for number in range(models)],
-        "stages": [{"id": f"s{number}", "max_latency_ms": LONG} for number in range(stages)],
+        "stages": [{"id": f"s{number}", "max_latency_ms": rng.choice([None, 6000, 9000])} for number in range(stages)],
         "agents": made,
         "items": items,
     }
@@ -145,7 +143,7 @@ class Choice(NamedTuple):
 
 def make_plan(problem: Problem, seed: int) -> tuple[Problem, Plan]:
     """Choose at random, then put caps on the problem that the choices just keep; figures come from the arrays."""
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311  (for examples, not for secrets)
     compiled = compile_problem(problem)
     choices = _choose(compiled, rng)
     agents = tuple(_agent_plan(compiled, number, choice) for number, choice in enumerate(choices))
@@ -256,9 +254,8 @@ def _agent_plan(compiled: Compiled, number: int, choice: Choice | None) -> Agent
     chain = forms[: agent.cached_uses]
     intact = next((position for position, form in enumerate(chain) if form is not None), len(chain))
     credit = sum(int(compiled.credit[mode, slot]) for slot in range(intact))
-    latency = variant.latency_ms + sum(form.latency_ms for form in forms if isinstance(form, Form))
-    if choice.preload and agent.preload is not None:
-        latency = max(0, latency - agent.preload.latency_ms * agent.preload.probability_ppm // MILLION)
+    ticks = int(compiled.base_ticks[mode]) + _sum(compiled.ticks, mode, choice.options)
+    ticks = max(0, ticks - int(compiled.preload_ticks[number]) * choice.preload)
     work = variant.floor_tokens + QUANTUM_TOKENS * choice.quanta
     way = choice.options[last]
     return AgentPlan(
@@ -283,7 +280,7 @@ def _agent_plan(compiled: Compiled, number: int, choice: Choice | None) -> Agent
         + _sum(compiled.cost, mode, choice.options)
         - credit,
         given_cost_nusd=int(compiled.given_cost[mode, way]),
-        latency_ms=latency,
+        latency_ms=ticks * int(compiled.tick_ms[number]),
     )
 
 
@@ -303,11 +300,10 @@ def _with_caps(problem: Problem, agents: tuple[AgentPlan, ...], cost: int, rng: 
         return rng.choice([None, used, used + rng.randint(0, 1000)])
 
     stage_of = {agent.id: agent.stage_id for agent in problem.agents}
-    tokens, costs, latency = Counter[str](), Counter[str](), Counter[str]()
+    tokens, costs = Counter[str](), Counter[str]()
     for agent, planned in zip(problem.agents, agents, strict=True):
         tokens[agent.stage_id] += planned.tokens
         costs[agent.stage_id] += planned.cost_nusd
-        latency[agent.stage_id] = max(latency[agent.stage_id], planned.latency_ms)
         if agent.reports_to is not None:
             tokens[stage_of[agent.reports_to]] += planned.given_tokens
             costs[stage_of[agent.reports_to]] += planned.given_cost_nusd
@@ -316,7 +312,6 @@ def _with_caps(problem: Problem, agents: tuple[AgentPlan, ...], cost: int, rng: 
             update={
                 "max_tokens": cap(tokens[stage.id]),
                 "max_cost_nusd": cap(costs[stage.id]),
-                "max_latency_ms": cap(latency[stage.id]),
             }
         )
         for stage in problem.stages
