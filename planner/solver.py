@@ -14,6 +14,26 @@ a plan that the deadline cut short says so.
 
 from __future__ import annotations
 
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from apportion.errors import PlanError
+from apportion.planner.choice import Choice, cost, to_plan, value, violations
+from apportion.planner.columns import Pool, select
+from apportion.planner.compiled import compile_problem
+from apportion.planner.dual import BOUND_SOURCE, VALUE, Dual, Prices, Pricing, Weights
+from apportion.planner.improve import fill_work, preload_what_helps
+from apportion.planner.master import Master
+from apportion.planner.plan import LimitPrice
+from apportion.planner.validate import validate_plan
+
+if TYPE_CHECKING:
+    from apportion.planner.compiled import Compiled
+    from apportion.planner.plan import Plan, Source, Stop
+    from apportion.planner.problem import Problem
+
 DEADLINE_MS = 50.0
 """A planner that is asked before every invocation must not be waited for longer."""
 
@@ -22,3 +42,322 @@ GAP = 0.01
 
 TOLERANCE = 0.005
 """Share of the bound that may be given up for a lower bill: demand forecasts are not sharper than that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How hard to look for a plan.
+
+    Attributes:
+        gap: Certified gap at which to stop.
+        steps: Subgradient steps at the beginning.
+        rounds: Rounds of column generation at most.
+        per_agent: Columns of each agent that CP-SAT may combine.
+        decide: Deterministic time of one decision of CP-SAT.
+        cheapen: Deterministic time of CP-SAT in the second phase.
+        exact: Deterministic time of CP-SAT on the whole model, if columns do not reach the gap.
+    """
+
+    gap: float = GAP
+    steps: int = 8
+    rounds: int = 3
+    per_agent: int = 8
+    decide: float = 0.02
+    cheapen: float = 0.004
+    exact: float = 0.0
+
+
+EXCHANGE_RATES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+"""Where the second phase looks for what a unit of value may cost, as multiples of the plan's average."""
+
+QUICK = Effort()
+"""For an answer before an invocation."""
+
+THOROUGH = Effort(gap=1e-3, steps=24, rounds=8, per_agent=16, decide=0.2, cheapen=0.1, exact=0.5)
+"""For improvement in the background, what-if studies and proofs."""
+
+
+class Search:
+    """One search for a plan; keeps what a later one can start from.
+
+    Args:
+        compiled: The problem as arrays.
+        effort: How hard to look.
+        clock: The deadline.
+    """
+
+    def __init__(self, compiled: Compiled, effort: Effort, clock: Clock) -> None:
+        self.compiled = compiled
+        self.effort = effort
+        self.clock = clock
+        self.dual = Dual(compiled)
+        self.pool = Pool(self.dual)
+        self.prices = self.dual.zero()
+        self.bound = 2**62
+        self.choice: Choice | None = None
+        self.least_value: int | None = None
+        self.cost_bound: int | None = None
+        self.source: Source = "columns"
+        self.degraded: list[str] = []
+
+    # First phase: value.
+
+    def maximise_value(self) -> None:
+        """Look for a plan whose value is within the wanted gap of the bound."""
+        free = self.dual.price(self.dual.zero(), VALUE, latency=True)
+        self._lower_bound(self.dual.zero(), free.bound)
+        self.pool(free)
+        self._offer(self._unlimited(free))
+        if not self.done:
+            start = self.dual.start(VALUE)
+            prices, pricing = self.dual.descend(start, steps=self.effort.steps, visit=self.pool)
+            self._lower_bound(prices, pricing.bound)
+            self.pool.add_frugal()
+            self._price(prices)
+            self._generate_columns()
+        if self.choice is None:
+            self._fall_back()
+        elif not self.done and self.effort.exact:
+            self._solve_whole()
+
+    def _generate_columns(self) -> None:
+        """Move prices by the linear relaxation, and decide whenever it is near the bound."""
+        for round_number in range(self.effort.rounds):
+            if self.clock.over:
+                return
+            relaxed = Master(self.dual, self.pool.columns(), self.prices, VALUE, fold=False).relax()
+            if relaxed is not None:
+                self._price(relaxed.prices)
+                self._price(_between(self.prices, relaxed.prices))
+            near = relaxed is not None and self.bound - relaxed.objective <= self.effort.gap / 3 * abs(self.bound)
+            if near or round_number + 1 == self.effort.rounds:
+                self._decide()
+                if self.done:
+                    return
+
+    def _solve_whole(self) -> None:
+        """Ask CP-SAT for a better plan on the whole model; its own bound is not used, only its plan."""
+        from apportion.planner.exact import solve_exactly
+
+        answer = solve_exactly(
+            self.compiled,
+            hint=self.choice,
+            lower=None if self.choice is None else value(self.compiled, self.choice),
+            upper=self.bound,
+            deterministic_time=self.effort.exact,
+        )
+        if answer.complaints:
+            self.degraded += answer.complaints
+        elif answer.choice is not None and self._offer(answer.choice):
+            self.source = "cp-sat"
+
+    def _fall_back(self) -> None:
+        """Find any plan that fits, or prove that there is none; then look for a better one on the whole model."""
+        from apportion.planner.elastic import find_floor
+
+        self.choice = find_floor(self.compiled)
+        self.source = "floor"
+        if not self.clock.over:
+            self._solve_whole()
+
+    @property
+    def done(self) -> bool:
+        """Whether the plan found is within the wanted gap."""
+        return self.choice is not None and self.gap <= self.effort.gap
+
+    @property
+    def gap(self) -> float:
+        """The certified gap of the plan found."""
+        if self.choice is None:
+            return math.inf
+        return (self.bound - value(self.compiled, self.choice)) / max(1, abs(self.bound))
+
+    def _price(self, prices: Prices) -> None:
+        """Let the agents answer some prices: a bound, and columns around."""
+        pricing = self.dual.price(prices, VALUE, latency=True)
+        self._lower_bound(prices, pricing.bound)
+        self.pool.add_around(prices, VALUE, pricing)
+
+    def _lower_bound(self, prices: Prices, bound: float) -> None:
+        """Take note of a bound; it is rounded up, so that rounding in doubles cannot make it wrong."""
+        if bound == -math.inf:
+            return
+        whole = math.floor(bound + abs(bound) * 1e-12) + 1
+        if whole < self.bound:
+            self.bound, self.prices = whole, prices
+
+    def _unlimited(self, free: Pricing) -> Choice | None:
+        """Return what the agents do at no price, as a choice."""
+        if free.bound == -math.inf:
+            return None
+        most = self.compiled.quanta.sum(axis=1)
+        modes = free.mode.tolist()
+        none = (0,) * self.compiled.value.shape[1]
+        return Choice(
+            tuple(modes),
+            tuple(none if mode < 0 else tuple(free.options[mode].tolist()) for mode in modes),
+            tuple(0 if mode < 0 else int(most[mode]) for mode in modes),
+            tuple(mode >= 0 and bool(free.preload[mode]) for mode in modes),
+        )
+
+    def _offer(self, choice: Choice | None) -> bool:
+        """Keep a choice if it can be carried out and is worth more than what is known."""
+        if choice is None or violations(self.compiled, choice):
+            return False
+        choice = fill_work(self.compiled, choice)
+        if self.choice is not None and value(self.compiled, choice) <= value(self.compiled, self.choice):
+            return False
+        self.choice = choice
+        return True
+
+    def _decide(self) -> None:
+        """Ask CP-SAT for a plan within the gap; where it refuses, the best of the pool is still a plan."""
+        columns = select(self.dual, self.pool.columns(), self.prices, VALUE, per_agent=self.effort.per_agent)
+        master = Master(self.dual, columns, self.prices, VALUE)
+        target = self.bound - int(self.effort.gap * abs(self.bound))
+        answer = master.decide(target, deterministic_time=self.effort.decide)
+        if answer.choice is None:
+            least = -(2**52) if self.choice is None else value(self.compiled, self.choice) + 1
+            answer = master.best(
+                least, deterministic_time=self.effort.decide, gap=self.effort.gap / 4, hint=self.choice
+            )
+        self._offer(answer.choice)
+
+    # Second phase: cost.
+
+    def lower_cost(self) -> None:
+        """Look for a cheaper plan that is worth nearly as much, and bound how cheap one can be."""
+        assert self.choice is not None
+        worth = value(self.compiled, self.choice)
+        least = min(worth, self.bound - int(TOLERANCE * abs(self.bound)))
+        self.least_value = least
+        prices, weights = self._prices_of_cost(least)
+        if self.clock.over:
+            return
+        columns = self.pool.columns()
+        relaxed = Master(self.dual, columns, prices, weights, fold=False).relax(least)
+        if relaxed is not None:
+            prices, weights = relaxed.prices, relaxed.weights
+            pricing = self.dual.price(prices, weights, latency=True)
+            self._raise_cost_bound(weights.value * least - pricing.bound)
+            self.pool.add_around(prices, weights, pricing)
+        if self.clock.over:
+            return
+        self.pool.add_choice(self.choice)
+        chosen = select(self.dual, self.pool.columns(), prices, weights, per_agent=self.effort.per_agent)
+        answer = Master(self.dual, chosen, prices, weights).cheapest(
+            least, deterministic_time=self.effort.cheapen, gap=self.effort.gap, hint=self.choice
+        )
+        better = answer.choice
+        if better is None or violations(self.compiled, better) or value(self.compiled, better) < least:
+            return
+        if cost(self.compiled, better) < cost(self.compiled, self.choice):
+            self.choice = better
+
+    def _prices_of_cost(self, least: int) -> tuple[Prices, Weights]:
+        """Return prices of the second phase: those of the first, at the exchange rate that bounds cost best."""
+        assert self.choice is not None
+        rate = cost(self.compiled, self.choice) / max(1, abs(self.bound))
+        best = (-math.inf, self.prices, Weights(rate, 1.0))
+        for factor in EXCHANGE_RATES:
+            weights = Weights(rate * factor, 1.0)
+            prices = Prices(self.prices.limits * weights.value, self.prices.links * weights.value)
+            pricing = self.dual.price(prices, weights)
+            self.pool(pricing)
+            bound = weights.value * least - pricing.bound
+            self._raise_cost_bound(bound)
+            if bound > best[0]:
+                best = (bound, prices, weights)
+        return best[1], best[2]
+
+    def _raise_cost_bound(self, bound: float) -> None:
+        """Take note of a lower bound on the cost, rounded down."""
+        if math.isfinite(bound):
+            whole = max(0, math.ceil(bound - abs(bound) * 1e-12) - 1)
+            self.cost_bound = whole if self.cost_bound is None else max(whole, self.cost_bound)
+
+
+class Clock:
+    """The time until the deadline; `None` never ends."""
+
+    def __init__(self, deadline_ms: float | None) -> None:
+        self._end = None if deadline_ms is None else time.perf_counter() + deadline_ms / 1e3
+
+    @property
+    def over(self) -> bool:
+        """Whether the deadline has passed."""
+        return self._end is not None and time.perf_counter() >= self._end
+
+
+def _between(left: Prices, right: Prices) -> Prices:
+    return Prices((left.limits + right.limits) / 2.0, (left.links + right.links) / 2.0)
+
+
+def plan_workflow(
+    problem: Problem, *, deadline_ms: float | None = DEADLINE_MS, effort: Effort = QUICK, running: Plan | None = None
+) -> Plan:
+    """Plan a workflow: who runs how, on which context, with how much to spend.
+
+    Equal problems get equal plans, in any thread and on any run, unless the deadline cuts the search short; the plan
+    then says so.
+
+    Args:
+        problem: What is to be planned.
+        deadline_ms: When to stop improving; a plan that fits is looked for all the same. `None` means never.
+        effort: How hard to look.
+        running: A plan that is being carried out; among equally good ones it is kept.
+
+    Raises:
+        InfeasiblePlanError: The mandatory part does not fit; the error names what is in conflict and what is missing.
+    """
+    clock = Clock(deadline_ms)
+    compiled = compile_problem(problem)
+    search = Search(compiled, effort, clock)
+    search.maximise_value()
+    if not clock.over:
+        search.lower_cost()
+    del running
+    return finish(problem, search)
+
+
+def finish(problem: Problem, search: Search) -> Plan:
+    """Return the plan of a search, after the validator has passed it.
+
+    Raises:
+        PlanError: The plan is not valid; that is a defect.
+    """
+    assert search.choice is not None
+    degraded = list(search.degraded)
+    stopped_by: Stop = "target" if search.done else "deterministic_time"
+    if search.clock.over:
+        stopped_by = "deadline"
+        degraded.append("stopped by the deadline: another run may give another plan")
+    plan = to_plan(
+        problem,
+        search.compiled,
+        preload_what_helps(search.compiled, search.choice),
+        bound=search.bound,
+        bound_source=BOUND_SOURCE,
+        cost_bound=search.cost_bound,
+        least_value=search.least_value,
+        source=search.source,
+        stopped_by=stopped_by,
+        prices=limit_prices(search),
+        degraded=tuple(degraded),
+    )
+    faults = validate_plan(problem, plan)
+    if faults:
+        raise PlanError(
+            f"the plan is not valid: {'; '.join(faults)}",
+            hint="This is a defect of apportion: please report it with the problem",
+        )
+    return plan
+
+
+def limit_prices(search: Search) -> tuple[LimitPrice, ...]:
+    """Return the limits that bind, with their prices to six digits."""
+    return tuple(
+        LimitPrice(limit=limit.name, units=float(f"{price:.6g}"))
+        for limit, price in zip(search.compiled.limits, search.prices.limits.tolist(), strict=True)
+        if price > 0.0
+    )
