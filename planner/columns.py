@@ -113,8 +113,9 @@ class Pool(Visit):
         free = np.zeros(self.dual.link_count)
         barred = np.full(self.dual.link_count, 1e3 * float(scale.max(initial=1.0)))
         for links in (free, barred) if self.dual.link_count else (free,):
-            for options in self.dual.sweep(grid, links, frugal):
-                self.add(self._all, options, needed=True)
+            swept = self.dual.sweep(grid, links, frugal)
+            for number, options in enumerate(swept, 1):
+                self.add(self._all, options, needed=number == len(swept))
         if (self._compiled.max_ticks != NO_LIMIT).any():
             quick = self.dual.price(Prices(scale, barred), frugal, latency=True)
             self.add(self._all, quick.options, needed=True)

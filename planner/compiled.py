@@ -19,12 +19,13 @@ A handed-back result also consumes tokens and cost at the agent that gets it, at
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from apportion.planner.budgets.problem import QUANTUM_TOKENS, AgentNeed
+from apportion.planner.budgets.problem import QUANTUM_TOKENS
 from apportion.planner.budgets.segments import value_curve
 from apportion.planner.problem import FETCH_OUTPUT_TOKENS, MAX_TICKS, MILLION, TICK_MS, UNITS_PER_POINT
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from apportion.planner.problem import Agent, Form, HandBack, ItemUse, Model, Problem, TokenPrices, Variant
+    from apportion.records import Demand
 
     Ints = NDArray[np.int64]
 
@@ -246,7 +248,7 @@ def _compile_modes(problem: Problem) -> Compiled:
     receiver, given = _given(problem, raw.sent[of][:, last], of)
 
     tick_ms = _tick_ms(problem)
-    curves = [value_curve(_need(variant)) for variant in variants]
+    curves = [value_curve(variant) for variant in variants]
     width = max([len(curve.quanta) for curve in curves], default=0)
     floors = _column(variant.floor_tokens for variant in variants)
     compiled = Compiled(
@@ -297,42 +299,49 @@ def _options(problem: Problem, agent: Agent) -> list[tuple[Form | HandBack | Non
 
 def _raw(problem: Problem, options: list[list[tuple[Form | HandBack | None, ...]]]) -> _Raw:
     """Lay out all options; uses come first, handing back is the last slot of all."""
-    slots = max(len(agent) for agent in options)
-    width = max(len(slot) for agent in options for slot in agent)
+    slots = max([len(agent) for agent in options])
+    width = max([len(slot) for agent in options for slot in agent])
     shape = (len(options), slots, width)
     exists = np.zeros(shape, dtype=np.bool_)
-    numbers = np.zeros((6, *shape), dtype=np.int64)
     exists[:, :, KEEP] = True  # a slot that an agent does not have keeps nothing, for nothing
     single = _made_for_one(problem, options)
-    for index, (agent, rows) in enumerate(zip(problem.agents, options, strict=True)):
-        for slot, use in enumerate(agent.uses):
-            item = problem.item_of[use.item_id]
-            exists[index, slot, : len(rows[slot])] = True
-            numbers[:, index, slot, KEEP] = (item.tokens, item.tokens, 0, 0, 0, 0)
-            for option, form in enumerate(rows[slot][1:], 1):
-                numbers[:, index, slot, option] = _numbers(form, item.tokens, use, single)
-        for option, way in enumerate(agent.hand_backs):
-            exists[index, slots - 1, option] = True
-            numbers[:, index, slots - 1, option] = (way.tokens, way.tokens, -way.loss_points * UNITS_PER_POINT, 0, 0, 0)
-    return _Raw(exists, *numbers)
+    cells: list[int] = []
+    rows: list[tuple[int, ...]] = []
+    items = problem.item_of
+    for index, (agent, agent_options) in enumerate(zip(problem.agents, options, strict=True)):
+        cell = index * slots * width
+        for use, forms in zip(agent.uses, agent_options, strict=False):
+            whole = items[use.item_id].tokens
+            cells.extend(range(cell, cell + len(forms)))
+            rows.append((whole, whole, 0, 0, 0, 0))
+            rows.extend([_numbers(form, whole, use, single) for form in forms[1:]])
+            cell += width
+        cell = (index * slots + slots - 1) * width
+        cells.extend(range(cell, cell + len(agent.hand_backs)))
+        rows.extend([(way.tokens, way.tokens, -way.loss_points * UNITS_PER_POINT, 0, 0, 0) for way in agent.hand_backs])
+    numbers = np.zeros((6, exists.size), dtype=np.int64)
+    if rows:
+        exists.reshape(-1)[cells] = True
+        numbers[:, cells] = np.array(rows, dtype=np.int64).T
+    return _Raw(exists, *numbers.reshape(6, *shape))
 
 
 def _numbers(form: Any, whole: int, use: ItemUse, single: set[tuple[str, str]]) -> tuple[int, ...]:
     relevance = use.relevance_ppm
     loss = -(-form.loss_points * relevance * UNITS_PER_POINT // MILLION)
     need = -(-form.need_ppm * relevance // MILLION)
-    prepare = form.prepare_nusd if (use.item_id, form.id) in single else 0
+    prepare = form.prepare_nusd
+    if prepare and (use.item_id, form.id) not in single:
+        prepare = 0
     return form.tokens, whole, -loss, form.latency_ms, need, prepare
 
 
 def _made_for_one(problem: Problem, options: list[list[tuple[Form | HandBack | None, ...]]]) -> set[tuple[str, str]]:
-    """Return the forms that only one agent can get: their preparation is part of their cost."""
-    seen: dict[tuple[str, str], int] = {}
+    """Return the forms that cost something to make and that only one agent can get: part of that option's cost."""
+    seen: Counter[tuple[str, str]] = Counter()
     for agent, rows in zip(problem.agents, options, strict=True):
         for use, forms in zip(agent.uses, rows, strict=False):
-            for form in forms[1:]:
-                key = (use.item_id, form.id)  # type: ignore[union-attr]
-                seen[key] = seen.get(key, 0) + 1
+            seen.update([(use.item_id, form.id) for form in forms[1:] if form.prepare_nusd])  # type: ignore[union-attr]
     return {key for key, count in seen.items() if count == 1}
 
 
@@ -377,15 +386,13 @@ def most_work_tokens(variant: Variant) -> int:
     return variant.floor_tokens - (variant.floor_tokens - wanted) // QUANTUM_TOKENS * QUANTUM_TOKENS
 
 
-def _need(variant: Variant) -> AgentNeed:
-    return AgentNeed(
-        id="a",
-        stage_id="s",
-        demand=variant.demand,
-        weight=variant.weight,
-        floor_tokens=variant.floor_tokens,
-        max_tokens=variant.max_tokens,
-    )
+class _UpToTheFloor(NamedTuple):
+    """The work of a variant up to its floor, for its value."""
+
+    demand: Demand
+    weight: int
+    max_tokens: int
+    floor_tokens: int = 0
 
 
 def _value_of_floor(variant: Variant) -> int:
@@ -393,8 +400,8 @@ def _value_of_floor(variant: Variant) -> int:
     if not variant.floor_tokens:
         return 0
     whole = -(-variant.floor_tokens // QUANTUM_TOKENS) * QUANTUM_TOKENS
-    curve = value_curve(_need(variant.model_copy(update={"floor_tokens": 0, "max_tokens": whole})))
-    worth = sum(slope * quanta * QUANTUM_TOKENS for slope, quanta in zip(curve.slopes, curve.quanta, strict=True))
+    curve = value_curve(_UpToTheFloor(variant.demand, variant.weight, whole))
+    worth = sum([slope * quanta * QUANTUM_TOKENS for slope, quanta in zip(curve.slopes, curve.quanta, strict=True)])
     return worth * variant.floor_tokens // whole
 
 
@@ -491,8 +498,10 @@ def _shared_forms(compiled: Compiled) -> list[SharedForm]:
     for position, agent in enumerate(compiled.problem.agents):
         for slot, use in enumerate(agent.uses):
             for option, form in enumerate(compiled.options[position][slot]):
-                key = (use.item_id, "" if form is None else form.id)
-                if option == KEEP or key in single or not form.prepare_nusd:  # type: ignore[union-attr]
+                if option == KEEP or not form.prepare_nusd:  # type: ignore[union-attr]
+                    continue
+                key = (use.item_id, form.id)  # type: ignore[union-attr]
+                if key in single:
                     continue
                 costs[key] = form.prepare_nusd  # type: ignore[union-attr]
                 cells.setdefault(key, []).extend((mode, slot, option) for mode in compiled.modes_of(position))

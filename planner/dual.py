@@ -78,8 +78,8 @@ class Pricing(NamedTuple):
         preload: Whether the best way of a mode loads in advance; shape (modes,).
         reduced: Best reduced value of every mode; shape (modes,).
         agent_values: Best reduced value of every agent; shape (agents,).
-        slack: Amount left of each limit; negative where it is exceeded.
-        link_slack: What links give less what they need.
+        slack: Amount left of each limit, negative where it is exceeded; empty if it was not asked for.
+        link_slack: What links give less what they need; the same.
     """
 
     bound: float
@@ -114,6 +114,7 @@ class Dual:
         stage = compiled.stage_of[of]
         self.amounts = np.array([float(limit.amount) for limit in compiled.limits])
         self._limited = np.flatnonzero(compiled.max_ticks != NO_LIMIT)
+        self._latency = LatencyTable(compiled, self._limited)
         self._has_chain = bool(compiled.credit.any())
         self._stage_tokens, self._stage_cost = compiled.stage_tokens_limit[stage], compiled.stage_cost_limit[stage]
         self._window = compiled.window_limit[of]
@@ -128,6 +129,7 @@ class Dual:
         self._starts = compiled.first_mode[:-1]
         self._links = _LinkIndex.of(compiled)
         self.link_count = self._links.count
+        self._worth: float | None = None
 
     def zero(self) -> Prices:
         """Return the prices at which nothing costs anything."""
@@ -163,13 +165,14 @@ class Dual:
             self._links.charge(prices.links, options, base)
         return Reduced(options, numbers.credit * cost[:, None], base, segments)
 
-    def price(self, prices: Prices, weights: Weights = VALUE, *, latency: bool = False) -> Pricing:
+    def price(self, prices: Prices, weights: Weights = VALUE, *, latency: bool = False, slack: bool = False) -> Pricing:
         """Return what the agents do at some prices, and the bound that this proves.
 
         Args:
             prices: Prices at or above 0.
             weights: The objective.
             latency: Whether latency limits are obeyed; without them the bound is valid, but weaker.
+            slack: Whether to tell what is left of the limits, and of what links give.
         """
         compiled = self.compiled
         reduced = self.reduced(prices, weights)
@@ -188,9 +191,11 @@ class Dual:
         mode = self._best_modes(values, agent_values)
         mode[deferred > agent_values] = -1
         agent_values = np.maximum(agent_values, deferred)
-        slack, link_slack, shared = self._slack(mode, choice, preload, reduced, prices, weights)
+        cost_price = weights.cost + float(np.append(prices.limits, 0.0)[compiled.cost_limit])
+        shared, made = self._links.shared(prices.links, cost_price)
         bound = float(agent_values.sum() + (prices.limits * self.amounts).sum() + shared)
-        return Pricing(bound, mode, choice, preload, values, agent_values, slack, link_slack)
+        left = self._slack(mode, choice, preload, reduced, made) if slack else (_NOTHING, _NOTHING)
+        return Pricing(bound, mode, choice, preload, values, agent_values, *left)
 
     def _best_modes(self, values: Floats, agent_values: Floats) -> Ints:
         is_best = values >= agent_values[self.compiled.agent_of]
@@ -214,43 +219,25 @@ class Dual:
         self, reduced: Reduced, values: Floats, choice: Ints, preload: NDArray[np.bool_], memory: float
     ) -> None:
         """Replace the choices of modes whose latency is limited by the best that keep within it."""
-        modes = self._limited
-        compiled = self.compiled
-        agents = compiled.agent_of[modes]
-        room = compiled.max_ticks[modes] - compiled.base_ticks[modes]
-        credit = compiled.preload_ticks[agents]
-        table = LatencyTable(
-            reduced.options[modes], reduced.credit[modes], compiled.ticks[modes], compiled.chain[modes],
-            int(max(0, (room + credit).max(initial=0))),
-        )  # fmt: skip
-        plain = table.best(room)
-        helped = table.best(room + credit) - memory * compiled.preload_bytes[agents]
-        with_help = (helped > plain) & (credit > 0)
+        modes, table = self._limited, self._latency
+        solution = table.solve(reduced.options[modes], reduced.credit[modes])
+        eased = table.room + table.credit
+        plain = solution.best(table.room)
+        helped = solution.best(eased) - memory * self.compiled.preload_bytes[self.compiled.agent_of[modes]]
+        with_help = (helped > plain) & (table.credit > 0)
         values[modes] = reduced.base[modes] + np.where(with_help, helped, plain)
         preload[modes] = with_help
-        choice[modes] = table.choices(np.where(with_help, room + credit, room))
+        choice[modes] = solution.choices(np.where(with_help, eased, table.room))
 
     def _slack(
-        self,
-        mode: Ints,
-        choice: Ints,
-        preload: NDArray[np.bool_],
-        reduced: Reduced,
-        prices: Prices,
-        weights: Weights,
-    ) -> tuple[Floats, Floats, float]:
-        """Return what is left of limits and links, and what shared forms add to the bound."""
+        self, mode: Ints, choice: Ints, preload: NDArray[np.bool_], reduced: Reduced, made: NDArray[np.bool_]
+    ) -> tuple[Floats, Floats]:
+        """Return what is left of limits and of what links give."""
         quanta = np.where(reduced.segments > 0.0, self.compiled.quanta, 0).sum(axis=1)
-        used = self.usage(mode, choice, quanta, preload)
-        slack = self.amounts - used
-        if not self.link_count:
-            return slack, np.zeros(0), 0.0
-        compiled = self.compiled
-        cost_price = weights.cost + (prices.limits[compiled.cost_limit] if compiled.cost_limit != NO_LIMIT else 0.0)
-        link_slack, shared, made_cost = self._links.slack(mode, choice, prices.links, cost_price)
-        if compiled.cost_limit != NO_LIMIT:
-            slack[compiled.cost_limit] -= made_cost
-        return slack, link_slack, shared
+        slack = self.amounts - self.usage(mode, choice, quanta, preload)
+        if self.compiled.cost_limit != NO_LIMIT:
+            slack[self.compiled.cost_limit] -= float(self._links.prepare[made].sum())
+        return slack, self._links.slack(mode, choice, made)
 
     def usage(self, mode: Ints, choice: Ints, quanta: Ints, preload: NDArray[np.bool_]) -> Floats:
         """Return how much of each limit is used, shared forms not included.
@@ -314,7 +301,7 @@ class Dual:
         """
         scales = self._scales(weights)
         prices, best_prices = start, start
-        best = self.price(prices, weights)
+        best = self.price(prices, weights, slack=True)
         pricing = best
         reach, stuck = 0.015, 0
         momentum = [np.zeros_like(prices.limits), np.zeros_like(prices.links)]
@@ -335,7 +322,7 @@ class Dual:
                 np.maximum(0.0, part - length * scale * move)
                 for part, scale, move in zip(prices, scales, momentum, strict=True)
             ))  # fmt: skip
-            pricing = self.price(prices, weights)
+            pricing = self.price(prices, weights, slack=True)
             if pricing.bound < best.bound:
                 best, best_prices, stuck = pricing, prices, 0
             else:
@@ -417,8 +404,9 @@ class Dual:
 
     def _scales(self, weights: Weights) -> tuple[Floats, Floats]:
         """Return what one unit of each limit is worth if the limit as a whole is worth the whole objective."""
-        free = self.price(self.zero(), weights)
-        worth = max(abs(free.bound), 1.0)
+        if self._worth is None:
+            self._worth = max(abs(self.price(self.zero(), VALUE).bound), 1.0)
+        worth = self._worth * max(weights.value, 1e-300)
         amounts = np.maximum(self.amounts, 1.0)
         windows = np.flatnonzero(self.amounts == 0)
         if windows.size:  # windows are counted from their end; their scale is an agent's worth per window
@@ -467,6 +455,7 @@ class _LinkIndex(NamedTuple):
     Attributes:
         count: All links.
         cells: `(cell, link, sign)` of options: +1 needs, -1 gives.
+        places: Mode, slot and option of each of these cells.
         runs: `(mode, link, sign)` of modes.
         form_of: Shared form of each link, or -1.
         prepare: Cost of making each shared form.
@@ -476,6 +465,7 @@ class _LinkIndex(NamedTuple):
 
     count: int
     cells: tuple[Ints, Ints, Floats]
+    places: tuple[Ints, Ints, Ints]
     runs: tuple[Ints, Ints, Floats]
     form_of: Ints
     prepare: Floats
@@ -505,7 +495,7 @@ class _LinkIndex(NamedTuple):
                     form_of.append(number)
                 cells.append(((mode * slots + slot) * width + option, by_agent[agent], 1.0))
         return cls(
-            len(form_of), _columns(cells), _columns(runs), np.array(form_of, dtype=np.int64),
+            len(form_of), _columns(cells), _places(cells, slots, width), _columns(runs), np.array(form_of, dtype=np.int64),
             np.array([float(form.prepare_nusd) for form in compiled.shared]), compiled.value.shape, compiled.agent_of,
         )  # fmt: skip
 
@@ -516,27 +506,39 @@ class _LinkIndex(NamedTuple):
         mode, link, sign = self.runs
         np.subtract.at(base, mode, prices[link] * sign)
 
-    def slack(self, mode: Ints, choice: Ints, prices: Floats, cost_price: float) -> tuple[Floats, float, float]:
-        """Return what links give less what they need, what shared forms add to the bound, and what they cost."""
-        used = np.zeros(self.count)
+    def shared(self, prices: Floats, cost_price: float) -> tuple[float, NDArray[np.bool_]]:
+        """Return what shared forms add to the bound, and which of them are made at these prices."""
+        if not self.prepare.size:
+            return 0.0, np.zeros(0, dtype=np.bool_)
+        of_forms = self.form_of >= 0
+        paid = np.bincount(self.form_of[of_forms], weights=prices[of_forms], minlength=len(self.prepare))
+        net = paid - cost_price * self.prepare
+        return float(np.maximum(net, 0.0).sum()), net > 0.0
+
+    def slack(self, mode: Ints, choice: Ints, made: NDArray[np.bool_]) -> Floats:
+        """Return what links give less what they need."""
         chosen = np.zeros(self.shape[0], dtype=np.bool_)
         chosen[mode[mode >= 0]] = True
-        cell, link, sign = self.cells
-        row, rest = np.divmod(cell, self.shape[1] * self.shape[2])
-        slot, option = np.divmod(rest, self.shape[2])
-        np.add.at(used, link, sign * (chosen[row] & (choice[row, slot] == option)))
+        row, slot, option = self.places
+        held = chosen[row] & (choice[row, slot] == option)
+        _, link, sign = self.cells
+        used = np.bincount(link, weights=sign * held, minlength=self.count)
         row, link, sign = self.runs
-        np.add.at(used, link, sign * chosen[row])
-        made_cost = gain = 0.0
+        used += np.bincount(link, weights=sign * chosen[row], minlength=self.count)
         if self.prepare.size:
-            shared = self.form_of >= 0
-            paid = np.zeros(len(self.prepare))
-            np.add.at(paid, self.form_of[shared], prices[shared])
-            net = paid - cost_price * self.prepare
-            made = net > 0.0
-            gain, made_cost = float(net[made].sum()), float(self.prepare[made].sum())
-            used[shared] -= made[self.form_of[shared]]
-        return -used, gain, made_cost
+            of_forms = self.form_of >= 0
+            used[of_forms] -= made[self.form_of[of_forms]]
+        return -used
+
+
+_NOTHING: Floats = np.zeros(0)
+
+
+def _places(cells: list[tuple[int, int, float]], slots: int, width: int) -> tuple[Ints, Ints, Ints]:
+    flat = np.array([cell[0] for cell in cells], dtype=np.int64)
+    mode, rest = np.divmod(flat, slots * width)
+    slot, option = np.divmod(rest, width)
+    return mode, slot, option
 
 
 def _columns(rows: list[tuple[int, int, float]]) -> tuple[Ints, Ints, Floats]:
@@ -548,66 +550,93 @@ def _columns(rows: list[tuple[int, int, float]]) -> tuple[Ints, Ints, Floats]:
 
 
 class LatencyTable:
-    """The best options of modes within a number of ticks: a dynamic program over slots.
+    """The best options of some modes within a number of ticks: a dynamic program over their slots.
 
-    `tables[j][m, l]` is the best reduced value of the slots before j with at most l ticks and a broken prefix;
-    `intact[j][m]` is that of keeping them all, which takes no ticks.
+    A table holds the best reduced value of the slots so far with at most so many ticks. Beside it runs the value of
+    keeping all slots so far, an intact cached prefix, which takes no ticks.
 
     Args:
-        options: Reduced values; shape (modes, slots, options).
-        credit: What an intact prefix adds at each slot; shape (modes, slots).
-        ticks: Ticks of the options.
-        chain: How many leading slots are cached, per mode.
-        most: The largest room that will be asked for.
+        compiled: The problem as arrays.
+        modes: The modes.
     """
 
-    def __init__(self, options: Floats, credit: Floats, ticks: Ints, chain: Ints, most: int) -> None:
-        self._options = options
-        self._ticks = np.minimum(ticks, most + 1)
-        modes, slots, _ = options.shape
-        levels = np.arange(most + 1)
-        table = np.zeros((modes, most + 1))
-        intact = np.zeros(modes)
-        self._before: list[Floats] = []
-        self._intact: list[Floats] = []
-        for slot in range(slots):
-            usable = np.where(slot <= chain, intact, -np.inf)
-            table = np.maximum(table if slot else np.full_like(table, 0.0), usable[:, None])
-            self._before.append(table)
-            self._intact.append(usable)
-            table = self._candidates(slot, table, levels).max(axis=1)
-            intact = usable + np.where(slot < chain, options[:, slot, KEEP] + credit[:, slot], -np.inf)
-        self._last = np.maximum(table, np.where(slots <= chain, intact, -np.inf)[:, None])
+    def __init__(self, compiled: Compiled, modes: Ints) -> None:
+        agents = compiled.agent_of[modes]
+        self.room = compiled.max_ticks[modes] - compiled.base_ticks[modes]
+        self.credit = compiled.preload_ticks[agents]
+        self.chain = compiled.chain[modes]
+        self._slots = compiled.value.shape[1]
+        self._levels = int(max(0, (self.room + self.credit).max(initial=0))) + 1
+        self._rows = np.arange(len(modes))
+        ticks = np.minimum(compiled.ticks[modes], self._levels)
+        self._ticks = ticks
+        self._quick = [slot for slot in range(self._slots) if not ticks[:, slot].any()]
+        # Where each level of each option reads from: a level of its mode, or the last column, which holds -inf.
+        left = np.arange(self._levels) - ticks[:, :, :, None]
+        left = np.where(left < 0, self._levels, left) + self._rows[:, None, None, None] * (self._levels + 1)
+        self._sources = np.ascontiguousarray(left.transpose(1, 0, 2, 3))
+        self._has_chain = bool(self.chain.any())
 
-    def _candidates(self, slot: int, table: Floats, levels: Ints) -> Floats:
-        """Return the values of all options of a slot at all levels; shape (modes, options, levels)."""
-        left = levels[None, None, :] - self._ticks[:, slot, :, None]
-        held = np.take_along_axis(table[:, None, :], np.maximum(left, 0), axis=2)
-        values = held + self._options[:, slot, :, None]
-        values[left < 0] = -np.inf
-        return values
+    def solve(self, options: Floats, credit: Floats) -> LatencySolution:
+        """Return the tables for some reduced values.
+
+        Args:
+            options: Reduced values; shape (modes, slots, options).
+            credit: What an intact prefix adds at each slot; shape (modes, slots).
+        """
+        padded = np.full((len(self._rows), self._levels + 1), -np.inf)
+        padded[:, :-1] = 0.0
+        intact = np.zeros(len(self._rows))
+        before, kept = [], []
+        for slot in range(self._slots):
+            if self._has_chain and slot:
+                usable = np.where(slot <= self.chain, intact, -np.inf)
+                np.maximum(padded[:, :-1], usable[:, None], out=padded[:, :-1])
+            else:
+                usable = intact if not slot else np.full(len(self._rows), -np.inf)
+            before.append(padded.copy())
+            kept.append(usable)
+            if slot in self._quick:
+                padded[:, :-1] += options[:, slot].max(axis=1)[:, None]
+            else:
+                values = padded.ravel()[self._sources[slot]]
+                values += options[:, slot, :, None]
+                padded[:, :-1] = values.max(axis=1)
+            if self._has_chain:
+                intact = usable + np.where(slot < self.chain, options[:, slot, KEEP] + credit[:, slot], -np.inf)
+        return LatencySolution(options, self._ticks, before, kept, padded)
+
+
+class LatencySolution:
+    """Filled tables, from which values and options are read; see `LatencyTable`."""
+
+    def __init__(self, options: Floats, ticks: Ints, before: list[Floats], intact: list[Floats], last: Floats) -> None:
+        self._options = options
+        self._ticks = ticks
+        self._before = before
+        self._intact = intact
+        self._last = last
+        self._rows = np.arange(len(options))
 
     def best(self, room: Ints) -> Floats:
         """Return the best value within a room of ticks, per mode; -inf where even no tick is left."""
-        values = self._last[np.arange(len(room)), np.maximum(room, 0)]
+        values = self._last[self._rows, np.maximum(room, 0)]
         return np.where(room < 0, -np.inf, values)
 
     def choices(self, room: Ints) -> Ints:
         """Return the options that reach the best value; shape (modes, slots)."""
-        modes, slots, _ = self._options.shape
-        rows = np.arange(modes)
+        rows = self._rows
+        columns = rows[:, None]
+        nothing = self._last.shape[1] - 1
         level = np.maximum(room, 0)
-        choice = np.full((modes, slots), KEEP, dtype=np.int64)
-        broken = np.ones(modes, dtype=np.bool_)
-        for slot in range(slots - 1, -1, -1):
+        choice = np.full(self._options.shape[:2], KEEP, dtype=np.int64)
+        broken = np.ones(len(rows), dtype=np.bool_)
+        for slot in range(choice.shape[1] - 1, -1, -1):
             before = self._before[slot]
             left = level[:, None] - self._ticks[:, slot]
-            values = np.take_along_axis(before, np.maximum(left, 0), axis=1) + self._options[:, slot]
-            values[left < 0] = -np.inf
+            values = before[columns, np.where(left < 0, nothing, left)] + self._options[:, slot]
             option = values.argmax(axis=1)
-            choice[broken, slot] = option[broken]
-            level = np.where(broken, left[rows, option], level)
-            level = np.maximum(level, 0)
-            # What the value came from: if from the intact prefix, everything before was kept.
-            broken &= ~(before[rows, level] <= self._intact[slot]) | (slot == 0)
+            choice[:, slot] = np.where(broken, option, KEEP)
+            level = np.where(broken, np.maximum(left[rows, option], 0), level)
+            broken &= before[rows, level] > self._intact[slot]  # else it came from the intact prefix: all was kept
         return choice

@@ -49,7 +49,7 @@ SEED = 1
 MAX_WALL_S = 5.0
 """Safety net for a machine that is busy with something else."""
 
-FREE_SEGMENTS = 2
+FREE_SEGMENTS = 1
 """Segments on either side of the margin that stay open; those further away are part of the columns, or closed."""
 
 

@@ -61,7 +61,7 @@ class Effort:
     gap: float = GAP
     steps: int = 8
     rounds: int = 3
-    per_agent: int = 8
+    per_agent: int = 6
     decide: float = 0.02
     cheapen: float = 0.004
     exact: float = 0.0

@@ -20,17 +20,41 @@ A quantum that straddles a quantile counts to the segment before it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from apportion.errors import InfeasiblePlanError
 from apportion.planner.budgets.problem import PROBABILITY_SCALE, QUANTUM_TOKENS
 
 if TYPE_CHECKING:
-    from apportion.planner.budgets.problem import AgentNeed, BudgetProblem
+    from apportion.planner.budgets.problem import BudgetProblem
     from apportion.records import Demand
 
 SLOPE_PER_POINT = 2 * PROBABILITY_SCALE
 """Slope of a token that is used for certain, by an agent of weight 1."""
+
+
+class Worker(Protocol):
+    """Whoever uses tokens: an agent of a budget problem, or a variant of the joint one."""
+
+    @property
+    def demand(self) -> Demand:
+        """How many tokens it will use."""
+        ...
+
+    @property
+    def weight(self) -> int:
+        """Points per token."""
+        ...
+
+    @property
+    def floor_tokens(self) -> int:
+        """What it gets at least."""
+        ...
+
+    @property
+    def max_tokens(self) -> int | None:
+        """What it gets at most."""
+        ...
 
 
 class Curve(NamedTuple):
@@ -89,7 +113,7 @@ def quantize(problem: BudgetProblem) -> QuantizedProblem:
     )
 
 
-def value_curve(agent: AgentNeed) -> Curve:
+def value_curve(agent: Worker) -> Curve:
     """Return the value of the agent's tokens above its floor.
 
     >>> from apportion.records import Demand
