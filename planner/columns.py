@@ -31,6 +31,9 @@ SCALINGS = (0.55, 0.8, 0.9, 1.1, 1.25, 1.6, 2.5, 6.0)
 SWAPS = 6
 """Neighbours of a mode's best column that differ in one slot; those that lose least."""
 
+BARRED = 1e15
+"""A price that nobody pays who has another way."""
+
 FRUGAL = 1e-6
 """How much value counts in a frugal column: only between equally frugal ones."""
 
@@ -111,14 +114,23 @@ class Pool(Visit):
             row[limits] = scale[limits]
         grid[-1] = scale
         free = np.zeros(self.dual.link_count)
-        barred = np.full(self.dual.link_count, 1e3 * float(scale.max(initial=1.0)))
+        barred = np.full(self.dual.link_count, BARRED)
         for links in (free, barred) if self.dual.link_count else (free,):
             swept = self.dual.sweep(grid, links, frugal)
             for number, options in enumerate(swept, 1):
                 self.add(self._all, options, needed=number == len(swept))
         if (self._compiled.max_ticks != NO_LIMIT).any():
-            quick = self.dual.price(Prices(scale, barred), frugal, latency=True)
+            quick = self.dual.price(self.without_preload(Prices(scale, barred)), frugal, latency=True)
             self.add(self._all, quick.options, needed=True)
+
+    def without_preload(self, prices: Prices) -> Prices:
+        """Return the same prices, but memory so dear that only those load in advance who must."""
+        row = self._compiled.memory_limit
+        if row == NO_LIMIT:
+            return prices
+        limits = prices.limits.copy()
+        limits[row] = BARRED
+        return Prices(limits, prices.links)
 
     def _limit_groups(self) -> list[Ints]:
         compiled = self._compiled
@@ -144,6 +156,8 @@ class Pool(Visit):
             for options in self.dual.sweep(grid, charge, weights):
                 self.add(self._all, options)
         self(pricing)
+        if self._compiled.memory_limit != NO_LIMIT:
+            self(self.dual.price(self.without_preload(prices), weights, latency=True))
         self._add_neighbours(prices, weights, pricing.options)
 
     def _add_neighbours(self, prices: Prices, weights: Weights, best: Ints) -> None:

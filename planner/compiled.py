@@ -122,7 +122,7 @@ class Compiled:
         receiver: Agent that gets the result, or -1; shape (agents,).
         deferred_window: What a deferred agent must be able to receive; shape (agents,).
         stage_of: Stage of each agent.
-        deferrable: Whether an agent may be deferred.
+        deferrable: Whether an agent may be deferred: it is not mandatory, and no mandatory one needs its result.
         limits: The limits that can bind.
         tokens_limit, cost_limit, memory_limit: Their positions among the limits, or `NO_LIMIT`.
         stage_tokens_limit, stage_cost_limit, window_limit: The same per stage, and per agent.
@@ -286,7 +286,7 @@ def _compile_modes(problem: Problem) -> Compiled:
         receiver=receiver,
         deferred_window=np.zeros(len(agents), dtype=np.int64),
         stage_of=_stage_of(problem),
-        deferrable=np.array([not agent.mandatory for agent in agents]),
+        deferrable=_deferrable(problem),
     )
     _limit_latency(compiled)
     return compiled
@@ -445,6 +445,19 @@ def _limit_latency(compiled: Compiled) -> None:
 def _stage_of(problem: Problem) -> Ints:
     index = {stage.id: position for position, stage in enumerate(problem.stages)}
     return _column(index[agent.stage_id] for agent in problem.agents)
+
+
+def _deferrable(problem: Problem) -> NDArray[np.bool_]:
+    """Say which agents may be deferred: not the mandatory ones, nor those whose results they need."""
+    index = {agent.id: position for position, agent in enumerate(problem.agents)}
+    deferrable = np.ones(len(problem.agents), dtype=np.bool_)
+    waiting = [position for position, agent in enumerate(problem.agents) if agent.mandatory]
+    while waiting:
+        position = waiting.pop()
+        if deferrable[position]:
+            deferrable[position] = False
+            waiting.extend([index[before] for before in problem.agents[position].after])
+    return deferrable
 
 
 def _precedence_links(compiled: Compiled) -> list[Link]:

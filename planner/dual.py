@@ -142,7 +142,7 @@ class Dual:
         tokens = paid[compiled.tokens_limit] + paid[self._stage_tokens]
         cost = weights.cost + paid[compiled.cost_limit] + paid[self._stage_cost]
         window = paid[self._window]
-        options = numbers.value * weights.value
+        options = numbers.value * weights.value if weights.value else numbers.value_of_none.copy()
         options -= numbers.tokens * tokens[:, None, None]
         if cost.any():
             options -= numbers.cost * cost[:, None, None]
@@ -286,7 +286,13 @@ class Dual:
     # Prices that prove a low bound.
 
     def descend(
-        self, start: Prices, weights: Weights = VALUE, *, steps: int, visit: Visit | None = None
+        self,
+        start: Prices,
+        weights: Weights = VALUE,
+        *,
+        steps: int,
+        latency: bool = False,
+        visit: Visit | None = None,
     ) -> tuple[Prices, Pricing]:
         """Lower the bound by subgradient steps, and return the best prices found with what they do.
 
@@ -297,11 +303,12 @@ class Dual:
             start: Where to begin.
             weights: The objective.
             steps: How many steps.
+            latency: Whether latency limits are obeyed on the way.
             visit: Is shown every pricing on the way.
         """
         scales = self._scales(weights)
         prices, best_prices = start, start
-        best = self.price(prices, weights, slack=True)
+        best = self.price(prices, weights, slack=True, latency=latency)
         pricing = best
         reach, stuck = 0.015, 0
         momentum = [np.zeros_like(prices.limits), np.zeros_like(prices.links)]
@@ -322,7 +329,7 @@ class Dual:
                 np.maximum(0.0, part - length * scale * move)
                 for part, scale, move in zip(prices, scales, momentum, strict=True)
             ))  # fmt: skip
-            pricing = self.price(prices, weights, slack=True)
+            pricing = self.price(prices, weights, slack=True, latency=latency)
             if pricing.bound < best.bound:
                 best, best_prices, stuck = pricing, prices, 0
             else:
@@ -388,7 +395,8 @@ class Dual:
         tokens = paid[:, [compiled.tokens_limit]] + paid[:, self._stage_tokens]
         cost = weights.cost + paid[:, [compiled.cost_limit]] + paid[:, self._stage_cost]
         window = paid[:, self._window]
-        options = weights.value * numbers.value - numbers.tokens * tokens[:, :, None, None]
+        worth = weights.value * numbers.value if weights.value else numbers.value_of_none
+        options = worth - numbers.tokens * tokens[:, :, None, None]
         options -= numbers.cost * cost[:, :, None, None]
         if window.any():
             options -= numbers.window * window[:, :, None, None]
@@ -424,9 +432,13 @@ class Visit:
 
 
 class _Floats(NamedTuple):
-    """The arrays of a problem as doubles, so that they are converted only once; options that do not exist are -inf."""
+    """The arrays of a problem as doubles, so that they are converted only once.
+
+    Options that do not exist are worth -inf; `value_of_none` is the value where value does not count.
+    """
 
     value: Floats
+    value_of_none: Floats
     tokens: Floats
     cost: Floats
     window: Floats
@@ -444,9 +456,10 @@ class _Floats(NamedTuple):
 
     @classmethod
     def of(cls, compiled: Compiled) -> _Floats:
-        tables = {name: getattr(compiled, name).astype(np.float64) for name in cls._fields}
+        names = [name for name in cls._fields if name != "value_of_none"]
+        tables = {name: getattr(compiled, name).astype(np.float64) for name in names}
         tables["value"][~compiled.exists] = -np.inf
-        return cls(**tables)
+        return cls(**tables, value_of_none=np.where(compiled.exists, 0.0, -np.inf))
 
 
 class _LinkIndex(NamedTuple):

@@ -53,6 +53,31 @@ FREE_SEGMENTS = 1
 """Segments on either side of the margin that stay open; those further away are part of the columns, or closed."""
 
 
+class Work(NamedTuple):
+    """Which work segments are decided: shapes (modes, segments).
+
+    Attributes:
+        folded: Quanta that columns contain from the start.
+        open: Segments of which more may be taken.
+    """
+
+    folded: Ints
+    open: NDArray[np.bool_]
+
+    @classmethod
+    def undecided(cls, compiled: Compiled) -> Work:
+        """Leave all segments open."""
+        return cls(np.zeros_like(compiled.quanta), compiled.quanta > 0)
+
+    @classmethod
+    def near_margin(cls, compiled: Compiled, net: Floats) -> Work:
+        """Leave those open whose value after paying the prices is near 0: one that pays, and one that does not."""
+        paying = (net > 0.0).sum(axis=1)[:, None]
+        number = np.arange(net.shape[1])[None, :]
+        folded = np.where(number < paying - FREE_SEGMENTS, compiled.quanta, 0)
+        return cls(folded, (abs(number - paying + 0.5) < FREE_SEGMENTS) & (compiled.quanta > 0))
+
+
 class Answer(NamedTuple):
     """What CP-SAT says: its status, the plan if there is one, and whether the clock stopped it."""
 
@@ -62,11 +87,21 @@ class Answer(NamedTuple):
 
 
 class Relaxation(NamedTuple):
-    """What the linear relaxation says: its objective, its prices, and the weights for which they are prices."""
+    """What the linear relaxation says.
+
+    Attributes:
+        objective: Its objective.
+        prices: Its prices.
+        weights: The weights for which they are prices.
+        columns: How much of each column it uses.
+        work: Quanta of each segment; shape (modes, segments).
+    """
 
     objective: float
     prices: Prices
     weights: Weights
+    columns: Floats
+    work: Floats
 
 
 class Master:
@@ -75,17 +110,14 @@ class Master:
     Args:
         dual: The bounds of the problem.
         columns: The columns to combine.
-        prices: Prices that tell which work segments are near the margin.
-        weights: The objective of those prices.
-        fold: Whether work segments far from the margin are taken as decided.
+        work: Which work segments are decided.
     """
 
-    def __init__(self, dual: Dual, columns: Columns, prices: Prices, weights: Weights, *, fold: bool = True) -> None:
+    def __init__(self, dual: Dual, columns: Columns, work: Work) -> None:
         self._compiled: Compiled = dual.compiled
         self._columns = columns
         self._agents = self._compiled.agent_of[columns.mode]
-        self._net = dual.reduced(prices, weights).segments
-        self._fold = fold
+        self._work = work
         self._most: list[int] = []
         self._limits: list[Terms] = [([], []) for _ in self._compiled.limits]
         self._value: Terms = ([], [])
@@ -99,7 +131,6 @@ class Master:
     # The model.
 
     def _build(self) -> None:
-        self._folded = self._folded_quanta()
         self._add_columns()
         self._deferred = self._add_deferrals()
         self._exactly_one()
@@ -107,24 +138,13 @@ class Master:
         self._add_links()
         self._add_forms()
 
-    def _folded_quanta(self) -> Ints:
-        """Return the quanta that each mode's columns contain: segments that pay clearly at the prices."""
-        lengths = self._compiled.quanta
-        paying = (self._net > 0.0).sum(axis=1)
-        free = FREE_SEGMENTS if self._fold else lengths.shape[1]
-        certain = np.maximum(0, paying - free)
-        self._open = (certain, np.minimum(paying + free, (lengths > 0).sum(axis=1)))
-        inside = np.arange(lengths.shape[1])[None, :] < certain[:, None]
-        folded: Ints = np.where(inside, lengths, 0)
-        return folded
-
     def _variable(self, most: int) -> int:
         self._most.append(most)
         return len(self._most) - 1
 
     def _add_columns(self) -> None:
         compiled, columns = self._compiled, self._columns
-        folded = np.where(columns.needed[:, None], 0, self._folded[columns.mode])
+        folded = np.where(columns.needed[:, None], 0, self._work.folded[columns.mode])
         self._column_quanta = folded.sum(axis=1)
         work = self._column_quanta
         value = columns.value + (folded * compiled.slopes[columns.mode]).sum(axis=1)
@@ -181,9 +201,7 @@ class Master:
         for column, mode in enumerate(self._columns.mode.tolist()):
             users.setdefault(mode, []).append(column)
         for mode, columns in users.items():
-            holds_folded = not all(self._columns.needed[columns])
-            first = int(self._open[0][mode]) if holds_folded else 0
-            for segment in range(first, int(self._open[1][mode])):
+            for segment in np.flatnonzero(self._work.open[mode]).tolist():
                 length = int(compiled.quanta[mode, segment])
                 variable = self._variable(length)
                 self._at_most_rows.append((([variable, *columns], [1, *[-length] * len(columns)]), 0))
@@ -368,7 +386,12 @@ class Master:
         if by_cost:
             weights = Weights(max(0.0, float(duals[len(limits) + len(self._at_most_rows)])), 1.0)
         prices = Prices(np.maximum(0.0, duals[: len(limits)]), links)
-        return Relaxation(float(solver.objective_value()), prices, weights)
+        solution = np.asarray(solver.variable_values())
+        quanta = self._work.folded.astype(np.float64)
+        for variable, mode, segment in self._segments:
+            quanta[mode, segment] = solution[variable]
+        used = solution[: len(self._columns.mode)]
+        return Relaxation(float(solver.objective_value()), prices, weights, used, quanta)
 
     def _form_links(self) -> list[int]:
         agents = self._compiled.agent_of

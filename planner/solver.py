@@ -19,17 +19,20 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from apportion.errors import PlanError
 from apportion.planner.choice import Choice, cost, to_plan, value, violations
-from apportion.planner.columns import Pool, select
+from apportion.planner.columns import Pool, reduced_values, select
 from apportion.planner.compiled import compile_problem
 from apportion.planner.dual import BOUND_SOURCE, VALUE, Dual, Prices, Pricing, Weights
 from apportion.planner.improve import fill_work, preload_what_helps
-from apportion.planner.master import Master
+from apportion.planner.master import Master, Relaxation, Work
 from apportion.planner.plan import LimitPrice
 from apportion.planner.validate import validate_plan
 
 if TYPE_CHECKING:
+    from apportion.planner.columns import Columns
     from apportion.planner.compiled import Compiled
     from apportion.planner.plan import Plan, Source, Stop
     from apportion.planner.problem import Problem
@@ -66,6 +69,15 @@ class Effort:
     cheapen: float = 0.004
     exact: float = 0.0
 
+
+MANY_AGENTS = 30
+"""Above this the linear relaxation is rounded: it leaves only a few agents torn, however many there are."""
+
+TORN = 1e-6
+"""What counts as fractional in the linear relaxation."""
+
+NEARLY_TORN = 40
+"""Certain agents that CP-SAT may decide about as well: those with the best second choice."""
 
 EXCHANGE_RATES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Where the second phase looks for what a unit of value may cost, as multiples of the plan's average."""
@@ -122,18 +134,61 @@ class Search:
 
     def _generate_columns(self) -> None:
         """Move prices by the linear relaxation, and decide whenever it is near the bound."""
+        many = len(self.compiled.problem.agents) > MANY_AGENTS
         for round_number in range(self.effort.rounds):
             if self.clock.over:
                 return
-            relaxed = Master(self.dual, self.pool.columns(), self.prices, VALUE, fold=False).relax()
+            columns = self.pool.columns()
+            if many:
+                columns = select(self.dual, columns, self.prices, VALUE, per_agent=self.effort.per_agent)
+            relaxed = Master(self.dual, columns, Work.undecided(self.compiled)).relax()
             if relaxed is not None:
                 self._price(relaxed.prices)
                 self._price(_between(self.prices, relaxed.prices))
             near = relaxed is not None and self.bound - relaxed.objective <= self.effort.gap / 3 * abs(self.bound)
             if near or round_number + 1 == self.effort.rounds:
-                self._decide()
+                if many and relaxed is not None:
+                    self._round(columns, relaxed)
+                else:
+                    self._decide()
                 if self.done:
                     return
+
+    def _round(self, columns: Columns, relaxed: Relaxation) -> None:
+        """Fix the agents about which the relaxation is certain, and let CP-SAT decide about the others."""
+        agents = self.compiled.agent_of[columns.mode]
+        used = relaxed.columns
+        most = np.zeros(len(self.compiled.problem.agents))
+        np.maximum.at(most, agents, used)
+        torn = (most < 1.0 - TORN) & (most > TORN)
+        torn |= (most <= TORN) & ~self.compiled.deferrable
+        values = reduced_values(self.dual, columns, relaxed.prices, VALUE)
+        loss = self.dual.price(relaxed.prices, VALUE).agent_values[agents] - values
+        spare = np.where((used > TORN) | torn[agents], np.inf, loss)
+        second = np.full(len(most), np.inf)
+        np.minimum.at(second, agents, spare)
+        torn[np.argsort(second, kind="stable")[:NEARLY_TORN]] = True
+        rows = np.flatnonzero((used > TORN) | torn[agents])
+        full = self.compiled.quanta > 0
+        settled = relaxed.work >= self.compiled.quanta - TORN
+        number = np.arange(full.shape[1])[None, :]
+        length = (settled & full).sum(axis=1)[:, None]
+        free = full & (number >= length - 1) & (number <= length)
+        free |= full & (relaxed.work > TORN) & ~settled
+        is_torn = torn[self.compiled.agent_of][:, None]
+        free |= full & is_torn
+        work = Work(np.where(settled & ~free, self.compiled.quanta, 0), free)
+        chosen = columns.take(rows)
+        chosen = chosen._replace(needed=np.zeros_like(chosen.needed))
+        master = Master(self.dual, chosen, work)
+        target = self.bound - int(self.effort.gap * abs(self.bound))
+        answer = master.decide(target, deterministic_time=10 * self.effort.decide)
+        if answer.choice is None:
+            least = -(2**52) if self.choice is None else value(self.compiled, self.choice) + 1
+            answer = master.best(
+                least, deterministic_time=10 * self.effort.decide, gap=self.effort.gap / 4, hint=self.choice
+            )
+        self._offer(answer.choice)
 
     def _solve_whole(self) -> None:
         """Ask CP-SAT for a better plan on the whole model; its own bound is not used, only its plan."""
@@ -213,7 +268,8 @@ class Search:
     def _decide(self) -> None:
         """Ask CP-SAT for a plan within the gap; where it refuses, the best of the pool is still a plan."""
         columns = select(self.dual, self.pool.columns(), self.prices, VALUE, per_agent=self.effort.per_agent)
-        master = Master(self.dual, columns, self.prices, VALUE)
+        net = self.dual.reduced(self.prices, VALUE).segments
+        master = Master(self.dual, columns, Work.near_margin(self.compiled, net))
         target = self.bound - int(self.effort.gap * abs(self.bound))
         answer = master.decide(target, deterministic_time=self.effort.decide)
         if answer.choice is None:
@@ -235,7 +291,7 @@ class Search:
         if self.clock.over:
             return
         columns = self.pool.columns()
-        relaxed = Master(self.dual, columns, prices, weights, fold=False).relax(least)
+        relaxed = Master(self.dual, columns, Work.undecided(self.compiled)).relax(least)
         if relaxed is not None:
             prices, weights = relaxed.prices, relaxed.weights
             pricing = self.dual.price(prices, weights, latency=True)
@@ -245,7 +301,8 @@ class Search:
             return
         self.pool.add_choice(self.choice)
         chosen = select(self.dual, self.pool.columns(), prices, weights, per_agent=self.effort.per_agent)
-        answer = Master(self.dual, chosen, prices, weights).cheapest(
+        work = Work.near_margin(self.compiled, self.dual.reduced(prices, weights).segments)
+        answer = Master(self.dual, chosen, work).cheapest(
             least, deterministic_time=self.effort.cheapen, gap=self.effort.gap, hint=self.choice
         )
         better = answer.choice
