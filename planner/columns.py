@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from apportion.planner.compiled import KEEP, NO_LIMIT
-from apportion.planner.dual import Prices, Pricing, Visit, Weights
+from apportion.planner.dual import VALUE, Prices, Pricing, Visit, Weights
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from apportion.planner.choice import Choice
@@ -247,12 +249,24 @@ def reduced_values(dual: Dual, columns: Columns, prices: Prices, weights: Weight
     return values
 
 
-def select(dual: Dual, columns: Columns, prices: Prices, weights: Weights, *, per_agent: int) -> Columns:
-    """Return the best columns of each agent at some prices, and those that must be offered."""
-    values = reduced_values(dual, columns, prices, weights)
+def select(
+    dual: Dual, columns: Columns, prices: Sequence[Prices], *, per_agent: int, weights: Weights = VALUE
+) -> Ints:
+    """Return which columns to combine: the best of each agent at each of some prices, and those that must be offered.
+
+    Args:
+        dual: The bounds of the problem.
+        columns: All columns.
+        prices: Prices at which columns are compared.
+        per_agent: How many of each agent are taken at each of them.
+        weights: The objective.
+    """
+    chosen = columns.needed.copy()
     agents = dual.compiled.agent_of[columns.mode]
-    order = np.lexsort((-values, agents))
-    starts = np.searchsorted(agents[order], np.arange(int(agents.max(initial=0)) + 2))
-    rank = np.arange(len(order)) - starts[agents[order]]
-    chosen = order[(rank < per_agent) | columns.needed[order]]
-    return columns.take(np.sort(chosen))
+    for level in prices:
+        values = reduced_values(dual, columns, level, weights)
+        order = np.lexsort((-values, agents))
+        starts = np.searchsorted(agents[order], np.arange(int(agents.max(initial=0)) + 2))
+        rank = np.arange(len(order)) - starts[agents[order]]
+        chosen[order[rank < per_agent]] = True
+    return np.flatnonzero(chosen)

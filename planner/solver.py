@@ -121,11 +121,9 @@ class Search:
         self.pool(free)
         self._offer(self._unlimited(free))
         if not self.done:
-            start = self.dual.start(VALUE)
-            prices, pricing = self.dual.descend(start, steps=self.effort.steps, visit=self.pool)
-            self._lower_bound(prices, pricing.bound)
+            self._descend(self.dual.start(VALUE), latency=False)
             self.pool.add_frugal()
-            self._price(prices)
+            self._price(self.prices)
             self._generate_columns()
         if self.choice is None:
             self._fall_back()
@@ -135,16 +133,24 @@ class Search:
     def _generate_columns(self) -> None:
         """Move prices by the linear relaxation, and decide whenever it is near the bound."""
         many = len(self.compiled.problem.agents) > MANY_AGENTS
+        support = np.zeros(0, dtype=np.int64)
+        relaxed: Relaxation | None = None
         for round_number in range(self.effort.rounds):
             if self.clock.over:
                 return
-            columns = self.pool.columns()
+            pool = self.pool.columns()
+            rows = np.arange(len(pool.mode))
             if many:
-                columns = select(self.dual, columns, self.prices, VALUE, per_agent=self.effort.per_agent)
+                compared = [self.prices] if relaxed is None else [self.prices, relaxed.prices]
+                rows = np.union1d(support, select(self.dual, pool, compared, per_agent=self.effort.per_agent))
+            columns = pool.take(rows)
             relaxed = Master(self.dual, columns, Work.undecided(self.compiled)).relax()
             if relaxed is not None:
+                support = rows[relaxed.columns > TORN]
                 self._price(relaxed.prices)
                 self._price(_between(self.prices, relaxed.prices))
+                if many:
+                    self._descend(self.prices, latency=True)
             near = relaxed is not None and self.bound - relaxed.objective <= self.effort.gap / 3 * abs(self.bound)
             if near or round_number + 1 == self.effort.rounds:
                 if many and relaxed is not None:
@@ -227,6 +233,11 @@ class Search:
             return math.inf
         return (self.bound - value(self.compiled, self.choice)) / max(1, abs(self.bound))
 
+    def _descend(self, start: Prices, *, latency: bool) -> None:
+        """Lower the bound by subgradient steps, and collect columns on the way."""
+        prices, pricing = self.dual.descend(start, steps=self.effort.steps, latency=latency, visit=self.pool)
+        self._lower_bound(prices, pricing.bound)
+
     def _price(self, prices: Prices) -> None:
         """Let the agents answer some prices: a bound, and columns around."""
         pricing = self.dual.price(prices, VALUE, latency=True)
@@ -267,7 +278,8 @@ class Search:
 
     def _decide(self) -> None:
         """Ask CP-SAT for a plan within the gap; where it refuses, the best of the pool is still a plan."""
-        columns = select(self.dual, self.pool.columns(), self.prices, VALUE, per_agent=self.effort.per_agent)
+        pool = self.pool.columns()
+        columns = pool.take(select(self.dual, pool, [self.prices], per_agent=self.effort.per_agent))
         net = self.dual.reduced(self.prices, VALUE).segments
         master = Master(self.dual, columns, Work.near_margin(self.compiled, net))
         target = self.bound - int(self.effort.gap * abs(self.bound))
@@ -300,7 +312,8 @@ class Search:
         if self.clock.over:
             return
         self.pool.add_choice(self.choice)
-        chosen = select(self.dual, self.pool.columns(), prices, weights, per_agent=self.effort.per_agent)
+        pool = self.pool.columns()
+        chosen = pool.take(select(self.dual, pool, [prices], per_agent=self.effort.per_agent, weights=weights))
         work = Work.near_margin(self.compiled, self.dual.reduced(prices, weights).segments)
         answer = Master(self.dual, chosen, work).cheapest(
             least, deterministic_time=self.effort.cheapen, gap=self.effort.gap, hint=self.choice
