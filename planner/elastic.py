@@ -22,12 +22,12 @@ import numpy as np
 from apportion.errors import InfeasiblePlanError, PlanError
 from apportion.planner.amounts import Amounts
 from apportion.planner.choice import DEFERRED, Choice, consumption, usage, value, violations
-from apportion.planner.compiled import KEEP, MAX_TICKS, NO_LIMIT, TICK_MS
+from apportion.planner.compiled import KEEP, NO_LIMIT
 from apportion.planner.constraints import LOWEST, Constraints, Relief, latency_limit
 from apportion.planner.exact import parameters, run_cp_sat
 from apportion.planner.farkas import prove_infeasible, required_agents
 from apportion.planner.objective import Objective
-from apportion.planner.problem import MILLION
+from apportion.planner.problem import MAX_TICKS, MILLION, TICK_MS
 from apportion.planner.variables import Variables
 
 if TYPE_CHECKING:
