@@ -89,7 +89,29 @@ def unit_of(limit: str) -> str:
     return {"cost": "nano-dollars", "memory": "bytes", "latency": "ms"}.get(kind, "tokens")
 
 
-def find_floor(compiled: Compiled, *, deterministic_time: float = DETERMINISTIC_TIME) -> Choice | Infeasible:
+def find_floor(compiled: Compiled, *, deterministic_time: float = DETERMINISTIC_TIME) -> Choice:
+    """Return a choice that breaks no rule.
+
+    Args:
+        compiled: The problem as arrays.
+        deterministic_time: Limit on the work of each call of CP-SAT.
+
+    Raises:
+        InfeasiblePlanError: No plan fits; the error says what is missing and which limits conflict.
+        PlanError: Neither a plan nor a proof that there is none was found within the limit.
+    """
+    found = floor_or_conflict(compiled, deterministic_time=deterministic_time)
+    if isinstance(found, Choice):
+        return found
+    if found.proof == "none":
+        raise PlanError(
+            f"neither a plan nor a proof that there is none was found within {deterministic_time:g} units of work",
+            hint="Allow more work, or raise a limit",
+        )
+    raise found.error()
+
+
+def floor_or_conflict(compiled: Compiled, *, deterministic_time: float = DETERMINISTIC_TIME) -> Choice | Infeasible:
     """Return a choice that breaks no rule, or why there is none.
 
     This is also the judge of a claim that a problem is infeasible: a choice refutes it.
@@ -97,9 +119,6 @@ def find_floor(compiled: Compiled, *, deterministic_time: float = DETERMINISTIC_
     Args:
         compiled: The problem as arrays.
         deterministic_time: Limit on the work of each call of CP-SAT.
-
-    Raises:
-        PlanError: CP-SAT gives no answer to a model that always has one.
     """
     floors = list(simple_floors(compiled))
     fitting = [floor for floor in floors if not violations(compiled, floor)]

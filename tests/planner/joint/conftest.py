@@ -258,14 +258,14 @@ class Life(NamedTuple):
 
 
 def all_plans(problem: Problem) -> AllPlans:
-    lives = [
-        [*_lives(problem, agent), *([] if agent.mandatory else [Life(agent)])] for agent in problem.agents
-    ]
+    lives = [[*_lives(problem, agent), *([] if agent.mandatory else [Life(agent)])] for agent in problem.agents]
     grids = np.indices([len(ways) for ways in lives]).reshape(len(lives), -1)
     index = {agent.id: position for position, agent in enumerate(problem.agents)}
 
     def each(position: int, of: Callable[[Life], int]) -> NDArray[np.int64]:
-        return np.array([of(life) for life in lives[position]], dtype=np.int64)[grids[position]]
+        amounts = np.array([of(life) for life in lives[position]], dtype=np.int64)
+        spread: NDArray[np.int64] = amounts[grids[position]]
+        return spread
 
     size = grids.shape[1]
     zero = np.zeros(size, dtype=np.int64)
