@@ -14,8 +14,6 @@ from apportion.planner.budgets.problem import QUANTUM_TOKENS
 from apportion.planner.variables import NONE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from apportion.planner.compiled import Compiled
@@ -31,9 +29,9 @@ class Terms(NamedTuple):
     coefficients: Ints
     agents: Ints
 
-    def of(self, agents: Ints | Sequence[int]) -> Terms:
+    def of(self, agents: Ints) -> Terms:
         """Return the terms of some agents."""
-        mask = np.isin(self.agents, agents)
+        mask = self.agents == agents[0] if len(agents) == 1 else np.isin(self.agents, agents)
         return Terms(self.variables[mask], self.coefficients[mask], self.agents[mask])
 
     def collected(self) -> tuple[list[int], list[int]]:
@@ -134,12 +132,12 @@ class Amounts:
         """Ticks that a mode takes if it runs, less what preloading saves on average."""
         compiled, variables = self._compiled, self._variables
         agent = int(compiled.agent_of[mode])
-        agents = compiled.agent_of[mode : mode + 1]
-        return total(
-            self._terms(variables.run[mode : mode + 1], compiled.base_ticks[mode : mode + 1], agents),
-            self._terms(variables.option[mode : mode + 1], compiled.ticks[mode : mode + 1], agents),
-            self._preloads(-compiled.preload_ticks).of([agent]),
-        )
+        spent, preload = compiled.ticks[mode], variables.preload[[agent]]
+        takes = (spent > 0) & (variables.option[mode] != NONE)
+        saves = preload != NONE
+        indices = np.concatenate((variables.run[[mode]], variables.option[mode][takes], preload[saves]))
+        amounts = (compiled.base_ticks[[mode]], spent[takes], -compiled.preload_ticks[[agent]][saves])
+        return Terms(indices, np.concatenate(amounts), np.full(len(indices), agent))
 
     def _own(self, base: Ints, per_option: Ints, per_quantum: Ints | int) -> Terms:
         """A constant of the mode, plus a sum over its slots, plus a multiple of its work quanta."""

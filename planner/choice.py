@@ -143,7 +143,7 @@ def made(compiled: Compiled, choice: Choice) -> tuple[int, ...]:
     return tuple(
         position
         for position, form in enumerate(compiled.shared)
-        if any(_chosen(compiled, choice, cell) for cell in form.cells)
+        if any(chosen(compiled, choice, cell) for cell in form.cells)
     )
 
 
@@ -208,8 +208,8 @@ def _broken_latency(compiled: Compiled, choice: Choice) -> Iterator[str]:
 
 def _broken_links(compiled: Compiled, choice: Choice) -> Iterator[str]:
     for link in compiled.links:
-        needing = [cell for cell in link.needs if _chosen(compiled, choice, cell)]
-        if needing and not any(_chosen(compiled, choice, cell) for cell in link.gives):
+        needing = [cell for cell in link.needs if chosen(compiled, choice, cell)]
+        if needing and not any(chosen(compiled, choice, cell) for cell in link.gives):
             needs, gives = (
                 compiled.problem.agents[int(compiled.agent_of[cells[0][0]])].id for cells in (link.needs, link.gives)
             )
@@ -236,7 +236,7 @@ def _cells(compiled: Compiled, choice: Choice) -> tuple[Ints, tuple[Ints, Ints, 
     return running, (np.broadcast_to(modes[running][:, None], options.shape), slots, options)
 
 
-def _chosen(compiled: Compiled, choice: Choice, cell: tuple[int, int, int]) -> bool:
+def chosen(compiled: Compiled, choice: Choice, cell: tuple[int, int, int]) -> bool:
     """Say whether a cell `(mode, slot, option)` of a link or a shared form is part of a choice."""
     mode, slot, option = cell
     agent = int(compiled.agent_of[mode])

@@ -93,13 +93,11 @@ class Constraints:
 
         for each m, s:  sum over o of x[m, s, o] + (1 - run[m]) = 1
         """
-        options = self._variables.option
-        for mode, slot in np.argwhere(self._compiled.exists.sum(axis=2) > 1):
-            literals = options[mode, slot]
-            negated_run = -int(self._variables.run[mode]) - 1
-            self._model.constraints.add().exactly_one.literals.extend(
-                [*literals[literals != NONE].tolist(), negated_run]
-            )
+        options, runs = self._variables.option, self._variables.run.tolist()
+        modes, slots = np.nonzero(self._compiled.exists.sum(axis=2) > 1)
+        for mode, row in zip(modes.tolist(), options[modes, slots].tolist(), strict=True):
+            literals = [literal for literal in row if literal != NONE]
+            self._model.constraints.add().exactly_one.literals.extend([*literals, -runs[mode] - 1])
 
     def _work_only_in_running_modes(self) -> None:
         """Only running modes get work quanta.
@@ -182,7 +180,8 @@ class Constraints:
             if limit == NO_LIMIT:
                 continue
             most = int(self._compiled.deferred_window[agent])
-            used = total(self._amounts.window.of([agent]), self._amounts.given_window.of([agent]))
+            whose = np.array([agent])
+            used = total(self._amounts.window.of(whose), self._amounts.given_window.of(whose))
             if most and self._compiled.deferrable[agent]:
                 modes = self._run_of(agent)
                 room = Terms(np.array(modes), np.full(len(modes), most), np.full(len(modes), agent))

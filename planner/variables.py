@@ -21,7 +21,7 @@ from apportion.planner.choice import DEFERRED, Choice, consumption, filled, made
 from apportion.planner.compiled import KEEP
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
     from ortools.sat.python.cp_model_helper import CpModelProto
@@ -65,8 +65,8 @@ class Variables:
         """Add one more variable from 0 to `most`, and return its index."""
         return int(self._add(np.array([most], dtype=np.int64))[0])
 
-    def hint(self, choice: Choice) -> None:
-        """Start the search at a known choice."""
+    def hint(self, choice: Choice, others: Mapping[int, int] | None = None) -> None:
+        """Start the search at a known choice, and at given values of variables that are no part of it."""
         values = np.zeros(self._count, dtype=np.int64)
         compiled = self._compiled
         running = [mode for mode in choice.modes if mode != DEFERRED]
@@ -79,6 +79,8 @@ class Variables:
             _set(values, self.intact[choice.modes[agent]][:length], 1)
         values[self.made[list(made(compiled, choice))]] = 1
         _set(values, self.preload, np.array(choice.preloads, dtype=np.int64))
+        for variable, amount in (others or {}).items():
+            values[variable] = amount
         self._model.solution_hint.vars.extend(range(self._count))
         self._model.solution_hint.values.extend(values.tolist())
 

@@ -18,6 +18,10 @@ Running out of budget is not here: it is an expected outcome with a policy, henc
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003  (documents a public attribute)
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class ApportionError(Exception):
@@ -99,12 +103,24 @@ class InfeasiblePlanError(PlanError):
     Args:
         message: What does not fit.
         missing_tokens: How many tokens are missing at least, or `None` where unknown.
+        conflict: Limits that cannot all hold; without any one of them there would be a plan.
+        missing: What limits lack, in the units of each.
         hint: What to do next, or `None`.
     """
 
-    def __init__(self, message: str, *, missing_tokens: int | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        missing_tokens: int | None = None,
+        conflict: tuple[str, ...] = (),
+        missing: Mapping[str, int] | None = None,
+        hint: str | None = None,
+    ) -> None:
         super().__init__(message, hint=hint)
         self.missing_tokens = missing_tokens
+        self.conflict = conflict
+        self.missing = dict(missing or {})
 
 
 class StoreError(ApportionError):
