@@ -71,7 +71,7 @@ from apportion.errors import InputError, ProblemError
 from apportion.records import Action, Demand, Record, Tokens, content_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from apportion.prices import ModelProfile, Prices
 
@@ -580,6 +580,7 @@ class Problem(Record):
     def _require_safe_sums(self) -> None:
         """No sum of tokens, nano-dollars or value units leaves the whole numbers that a double holds."""
         tokens = cost = value = 0
+        agents = {agent.id: agent for agent in self.agents}
         for agent in self.agents:
             context = self.context_tokens(agent)
             calls = max(variant.calls for variant in agent.variants)
@@ -589,6 +590,11 @@ class Problem(Record):
             tokens += sent
             models = {variant.model_id for variant in agent.variants}
             cost += sent * max(_dearest(self.model_of[model]) for model in models) // 1000
+            if agent.reports_to is not None:
+                receiver = agents[agent.reports_to]
+                received = hand_back * max(variant.calls for variant in receiver.variants)
+                tokens += received
+                cost += received * max(_dearest(self.model_of[v.model_id]) for v in receiver.variants) // 1000
             losses = sum(max((f.loss_points for f in self.item_of[u.item_id].forms), default=0) for u in agent.uses)
             worth = max(
                 v.value_points + v.weight * (max(v.demand.tokens[-1], v.floor_tokens) + 64) for v in agent.variants
@@ -598,7 +604,7 @@ class Problem(Record):
         for what, total, most in (
             ("tokens", tokens, SAFE_SUM),
             ("nano-dollars", cost, SAFE_SUM),
-            ("points", value * UNITS_PER_POINT, SAFE_SUM),
+            ("value units", value * UNITS_PER_POINT, SAFE_SUM),
         ):
             if total > most:
                 raise ProblemError(
@@ -657,16 +663,20 @@ def _place(data: Any) -> str:
     inside: dict[str, type[Record]] = {"models": Model, "stages": Stage, "agents": Agent, "items": Item}
     deeper: dict[str, tuple[str, type[Record]]] = {"agents": ("variants", Variant), "items": ("forms", Form)}
     for field, record in inside.items():
-        for number, part in enumerate(data.get(field) or ()):
+        for number, part in enumerate(_list(data.get(field))):
             if not _contradicts_itself(record, part):
                 continue
             name, inner = deeper.get(field, ("", Record))
-            parts = part.get(name) or () if isinstance(part, Mapping) else ()
-            for position, each in enumerate(parts):
+            parts = part.get(name) if isinstance(part, Mapping) else None
+            for position, each in enumerate(_list(parts)):
                 if _contradicts_itself(inner, each):
                     return f"{field}.{number}.{name}.{position}: "
             return f"{field}.{number}: "
     return ""
+
+
+def _list(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()
 
 
 def _contradicts_itself(record: type[Record], data: Any) -> bool:

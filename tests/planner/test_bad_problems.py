@@ -95,6 +95,9 @@ def _loop() -> list[Any]:
     return loop
 
 
+NESTED = [_nested(10), _nested(2_001), _nested(20_000), _loop()]
+
+
 def _change(payload: dict[str, Any], rng: random.Random) -> None:
     """Change one thing anywhere in a payload."""
     parent, last = _somewhere(payload, rng)
@@ -106,7 +109,7 @@ def _change(payload: dict[str, Any], rng: random.Random) -> None:
     elif kind == 1:
         parent[rng.choice(["extra", "tokens", "", "é", 7, None])] = rng.choice(WRONG)
     elif kind == 2:
-        parent[last] = rng.choice([_nested(10), _nested(5_001), _nested(50_000), _loop()])
+        parent[last] = rng.choice(NESTED)
     elif kind == 3 and isinstance(parent[last], int) and abs(parent[last]) < 10**300:
         parent[last] = rng.choice([*HUGE, -parent[last], parent[last] * 10**12, str(parent[last]), float(parent[last])])
     elif kind == 4 and isinstance(parent[last], str):
@@ -158,7 +161,7 @@ def _payload(seed: int, good: list[str]) -> Any:
     rng = random.Random(seed)  # noqa: S311  (for examples, not for secrets)
     payload = json.loads(good[seed % len(good)])
     if seed % 50 == 0:
-        return rng.choice([*WRONG, _nested(50_000), _loop(), [payload], json.dumps(payload)])
+        return rng.choice([*WRONG, *NESTED, [payload], json.dumps(payload)])
     if rng.random() < 0.3:
         _tangle(payload, rng)
     for _ in range(rng.randint(0 if rng.random() < 0.3 else 1, 3)):
@@ -233,6 +236,16 @@ def test_sums_of_accepted_problems_are_exact(overflowing: Callable[[int, int], t
                 assert validate_plan(*found) == ()
                 tried += 1
     assert tried > 60
+
+
+def test_a_result_that_is_too_long_for_the_calls_of_its_receiver_is_refused(good: list[str]) -> None:
+    payload = json.loads(good[1])
+    one, other = payload["agents"][:2]
+    one |= {"hand_backs": [{"id": "h", "tokens": 2**45}], "reports_to": other["id"]}
+    other["reports_to"] = None
+    other["variants"] = [other["variants"][0] | {"calls": 10**6}]
+    with pytest.raises(InputError, match=r"add up to [\d,]+ tokens, more than 2\^53"):
+        Problem.parse(payload)
 
 
 @pytest.mark.parametrize(
