@@ -453,6 +453,8 @@ def _why_not_more(view: _View, number: int, mode: int) -> str:
     price = view.quantum_price(agent, mode) * 1000 / QUANTUM_TOKENS / UNITS_PER_POINT
     if price >= gain:
         return f"1,000 more would gain {_points(gain)} here, and take {_points(price)} from elsewhere"
+    if view.plan.least_value is not None and view.compiled.quantum_cost[mode]:
+        return f"1,000 more would gain {_points(gain)} here, but is left out for a lower bill, or did not fit"
     if planned.work_tokens == variant.floor_tokens and price:
         return f"1,000 more would gain {_points(gain)} here, but the other limits leave it no more than its floor"
     return f"1,000 more would gain {_points(gain)} here, but what is left of the limits is too little"
@@ -475,11 +477,12 @@ def _piece_reason(view: _View, number: int, mode: int, slot: int) -> PieceReason
     runner_up = _option_name(view, number, slot, best)
     loss = -reduced / UNITS_PER_POINT
     quality, priced = value / UNITS_PER_POINT, (value - reduced) / UNITS_PER_POINT
-    effects = f"{_more(tokens, 'tokens')} and {_more_usd(cost)} ({_points(abs(priced))} {_side(priced)} at the prices)"
-    worth = f"{_points(abs(quality))} {'better' if quality > 0 else 'worse'}" if quality else "as good"
-    verdict = f"worse by {_points(loss)}" if loss > 0 else "equal" if not loss else f"{_points(-loss)} better by itself"
+    effects = " and ".join([*_amounts(tokens, cost), _compared(quality)])
+    price = f" ({_points(abs(priced))} {'for' if priced > 0 else 'saved by'} what it takes)" if priced else ""
+    verdict = f"worse by {_points(loss)}" if loss > 0 else "equal" if not loss else f"better by {_points(-loss)}"
     if loss < 0:
-        verdict += ", but was not found to fit"
+        lower_bill = view.plan.least_value is not None and cost > 0
+        verdict += ", but dearer: left out for a lower bill" if lower_bill else ", but was not found to fit"
     return PieceReason(
         item_id=item,
         form=name,
@@ -487,12 +490,20 @@ def _piece_reason(view: _View, number: int, mode: int, slot: int) -> PieceReason
         loss_points=loss,
         more_tokens=tokens,
         more_nusd=cost,
-        text=f"{item}: {_done(name)}, because {runner_up} would take {effects} and be {worth}: {verdict}.",
+        text=f"{item}: {_done(name)}, because {runner_up} would {effects}{price}: {verdict}.",
     )
 
 
-def _side(priced: float) -> str:
-    return "dearer" if priced > 0 else "saved"
+def _amounts(tokens: int, cost: int) -> list[str]:
+    """Return what is taken in words, what is nothing left out."""
+    return [
+        *([f"take {abs(tokens):,} {'more' if tokens > 0 else 'fewer'} tokens"] if tokens else []),
+        *([f"cost {_usd(abs(cost))} {'more' if cost > 0 else 'less'}"] if cost else []),
+    ]
+
+
+def _compared(quality: float) -> str:
+    return f"be {_points(abs(quality))} {'better' if quality > 0 else 'worse'}" if quality else "lose nothing"
 
 
 def _in_time(view: _View, number: int, mode: int, slot: int, option: int) -> bool:
@@ -573,9 +584,10 @@ def _policy_decisions(view: _View) -> Iterator[PolicyDecision]:
         cost = full.cost - planned.cost_nusd - planned.given_cost_nusd
         lost = (full.value - view.own_value(number)) / UNITS_PER_POINT
         reason = _why_deferred(view, agent) if decision == "deferred" else _why_simplified(view, agent, planned)
-        saved = f"saves {tokens:,} tokens and {_usd(cost)}" if cost >= 0 else f"saves {tokens:,} tokens"
-        price = f"gives up {_points(lost)}" if lost >= 0 else f"gains {_points(-lost)}"
+        effects = _amounts(-tokens, -cost)
+        effects.append(_compared(-lost))
         done = "deferred" if decision == "deferred" else f"simplified to {planned.variant_id}"
+        instead = f"compared with {agent.variants[0].id} at its best, this will {' and '.join(effects)}"
         yield PolicyDecision(
             policy="defer" if decision == "deferred" else "simplify",
             agent_id=agent.id,
@@ -583,7 +595,7 @@ def _policy_decisions(view: _View) -> Iterator[PolicyDecision]:
             saved_tokens=tokens,
             saved_nusd=cost,
             lost_points=lost,
-            text=f"{agent.id} is {done}, which {saved} and {price}: {reason}.",
+            text=f"{agent.id} is {done}; {instead}: {reason}.",
         )
 
 
@@ -614,13 +626,5 @@ def _points(points: float) -> str:
     return f"{shown} {'point' if shown == '1' else 'points'}"
 
 
-def _more(amount: int, unit: str) -> str:
-    return f"{abs(amount):,} {'more' if amount >= 0 else 'fewer'} {unit}"
-
-
-def _more_usd(nusd: int) -> str:
-    return f"{_usd(abs(nusd))} {'more' if nusd >= 0 else 'less'}"
-
-
 def _usd(nusd: int) -> str:
-    return f"${nusd / 1e9:,.4f}"
+    return f"${nusd / 1e9:,.{4 if abs(nusd) >= MILLION else 7}f}"
