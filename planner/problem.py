@@ -60,6 +60,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections import Counter
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -70,7 +71,7 @@ from apportion.errors import InputError, ProblemError
 from apportion.records import Action, Demand, Record, Tokens, content_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Sequence
 
     from apportion.prices import ModelProfile, Prices
 
@@ -433,12 +434,11 @@ class Problem(Record):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "problem"
-            more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-            raise InputError(f"{where}: {first['msg']}{more}", path=path) from error
+            raise InputError(_first_of(error), path=path) from error
         except ProblemError as error:
-            raise InputError(error.message, path=path, hint=error.hint) from error
+            raise InputError(f"{_place(data)}{error.message}", path=path, hint=error.hint) from error
+        except RecursionError as error:  # an enumeration that is asked for such a value wants to show it
+            raise InputError("problem: lists or tables are nested too deeply", path=path) from error
 
     def save(self, path: str | Path) -> None:
         """Write the problem to a file: JSON where the name ends in `.json`, else TOML.
@@ -580,6 +580,7 @@ class Problem(Record):
     def _require_safe_sums(self) -> None:
         """No sum of tokens, nano-dollars or value units leaves the whole numbers that a double holds."""
         tokens = cost = value = 0
+        agents = {agent.id: agent for agent in self.agents}
         for agent in self.agents:
             context = self.context_tokens(agent)
             calls = max(variant.calls for variant in agent.variants)
@@ -589,6 +590,11 @@ class Problem(Record):
             tokens += sent
             models = {variant.model_id for variant in agent.variants}
             cost += sent * max(_dearest(self.model_of[model]) for model in models) // 1000
+            if agent.reports_to is not None:
+                receiver = agents[agent.reports_to]
+                received = hand_back * max(variant.calls for variant in receiver.variants)
+                tokens += received
+                cost += received * max(_dearest(self.model_of[v.model_id]) for v in receiver.variants) // 1000
             losses = sum(max((f.loss_points for f in self.item_of[u.item_id].forms), default=0) for u in agent.uses)
             worth = max(
                 v.value_points + v.weight * (max(v.demand.tokens[-1], v.floor_tokens) + 64) for v in agent.variants
@@ -598,7 +604,7 @@ class Problem(Record):
         for what, total, most in (
             ("tokens", tokens, SAFE_SUM),
             ("nano-dollars", cost, SAFE_SUM),
-            ("points", value * UNITS_PER_POINT, SAFE_SUM),
+            ("value units", value * UNITS_PER_POINT, SAFE_SUM),
         ):
             if total > most:
                 raise ProblemError(
@@ -636,6 +642,53 @@ def _deviation(demand: Demand) -> float:
     return (high - median) / 1.2816
 
 
+def _first_of(error: ValidationError) -> str:
+    """Return where the first of several things is wrong, and what."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(_shown(part) for part in first["loc"]) or "problem"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{where}: {_shown(first['msg'])}{more}"
+
+
+def _shown(text: Any) -> str:
+    """Return a text of others so that it can stand in a message: short, and on one line."""
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text)[:200])
+    return f"{shown}..." if len(str(text)) > 200 else shown
+
+
+def _place(data: Any) -> str:
+    """Return where a record contradicts itself; nothing where it is the problem as a whole."""
+    if not isinstance(data, Mapping):
+        return ""
+    inside: dict[str, type[Record]] = {"models": Model, "stages": Stage, "agents": Agent, "items": Item}
+    deeper: dict[str, tuple[str, type[Record]]] = {"agents": ("variants", Variant), "items": ("forms", Form)}
+    for field, record in inside.items():
+        for number, part in enumerate(_list(data.get(field))):
+            if not _contradicts_itself(record, part):
+                continue
+            name, inner = deeper.get(field, ("", Record))
+            parts = part.get(name) if isinstance(part, Mapping) else None
+            for position, each in enumerate(_list(parts)):
+                if _contradicts_itself(inner, each):
+                    return f"{field}.{number}.{name}.{position}: "
+            return f"{field}.{number}: "
+    return ""
+
+
+def _list(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _contradicts_itself(record: type[Record], data: Any) -> bool:
+    try:
+        record.model_validate(data)
+    except ProblemError:
+        return True
+    except (ValidationError, RecursionError):
+        return False
+    return False
+
+
 def _dearest(model: Model) -> int:
     prices = (model, *model.tiers)
     return max(
@@ -652,7 +705,7 @@ def _require_unique(noun: str, ids: Iterable[str]) -> None:
 def _require_known(where: str, field: str, noun: str, name: str, known: Iterable[str]) -> None:
     if name not in known:
         names = sorted(known)
-        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        shown = ", ".join(map(_shown, names[:8])) + (", ..." if len(names) > 8 else "")
         raise ProblemError(
             f"{where}: {field} names the {noun} {name!r}, which does not exist", hint=f"Known: {shown or 'none'}"
         )

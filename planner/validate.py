@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
+from math import isclose
 from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.planner.budgets.problem import PROBABILITY_SCALE, QUANTUM_TOKENS
@@ -21,7 +22,7 @@ from apportion.records import Action
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from apportion.planner.plan import AgentPlan, Plan
+    from apportion.planner.plan import AgentPlan, PieceChoice, Plan
     from apportion.planner.problem import (
         Agent,
         Form,
@@ -72,12 +73,12 @@ def validate_plan(problem: Problem, plan: Plan) -> tuple[str, ...]:
 
 
 class _Piece(NamedTuple):
-    """A piece of a prompt: what it is to the agent, and the form in which the plan sends it (`None` is whole)."""
+    """A piece of a prompt: what it is to the agent, its form (`None` is whole), and what the plan says of it."""
 
     use: ItemUse
     item: Item
     form: Form | None
-    tokens: int
+    planned: PieceChoice
 
 
 class _Run(NamedTuple):
@@ -119,7 +120,7 @@ class _Index:
 def _prepared(problem: Problem, runs: list[_Run]) -> dict[tuple[str, str], int]:
     """Return the chosen forms, with their items, that several agents can get, and what preparing each costs."""
     chosen = {
-        (piece.item.id, piece.form.id): piece
+        (piece.item.id, piece.planned.form): piece
         for run in runs
         for piece in run.pieces
         if piece.form is not None and piece.form.prepare_nusd
@@ -203,15 +204,15 @@ def _pieces(problem: Problem, agent: Agent, planned: AgentPlan, wrong: list[str]
     pieces = []
     for use, piece in zip(agent.uses, planned.pieces, strict=True):
         item = problem.item_of[use.item_id]
-        form = None
+        form: Form | None = None
         if piece.form != "keep":
-            for each in item.forms:
-                if each.id == piece.form:
-                    form = each
+            action, _, name = piece.form.partition(":")
+            for form in item.forms:
+                if form.action == action and form.name == name and form.id == piece.form:
                     break
             else:
                 wrong.append(f"agent {agent.id!r}: item {item.id!r} has no form {piece.form!r}")
-        pieces.append(_Piece(use, item, form, piece.tokens))
+        pieces.append(_Piece(use, item, form, piece))
     return pieces
 
 
@@ -255,8 +256,8 @@ def _broken_rules(index: _Index, run: _Run) -> Iterator[str]:
     yield from _wrong_work_tokens(run)
     yield from _broken_window(index, run)
     limit = index.stages[run.agent.stage_id].max_latency_ms
-    if limit is not None and (latency := _latency(index, run)) > limit:
-        yield f"agent {run.agent.id!r} takes {latency:,} ms, more than the {limit:,} ms of its stage"
+    if limit is not None and run.planned.latency_ms > limit:
+        yield f"agent {run.agent.id!r} takes {run.planned.latency_ms:,} ms, more than the {limit:,} ms of its stage"
 
 
 def _broken_by_form(item: Item, agent: Agent, use: ItemUse, form: Form) -> str | None:
@@ -353,11 +354,11 @@ def _wrong_figures(index: _Index, run: _Run) -> Iterator[str]:
     """What the plan says of an agent is what its choices amount to."""
     planned = run.planned
     who = f"agent {run.agent.id!r}"
-    for _, item, form, stated in run.pieces:
+    for _, item, form, piece in run.pieces:
         size = item.tokens if form is None else form.tokens
-        if stated != size:
-            yield f"{who}: item {item.id!r} as {form.id if form else 'keep'} has {size:,} tokens, not {stated:,}"
-    expected = _cut_off(run.variant.demand, planned.work_tokens)
+        if piece.tokens != size:
+            yield f"{who}: item {item.id!r} as {piece.form} has {size:,} tokens, not {piece.tokens:,}"
+    expected = _cut_off(run.variant.demand, max(0, planned.work_tokens))
     if planned.cut_off_probability is None or not abs(planned.cut_off_probability - expected) <= 2e-9:
         yield f"{who} is cut off with probability {expected:.9f}, not {planned.cut_off_probability}"
     given_tokens, given_cost = _given(index, run)
@@ -379,7 +380,7 @@ def _wrong_figures(index: _Index, run: _Run) -> Iterator[str]:
 
 def _prompt_tokens(run: _Run) -> int:
     """Return the size of the prompt, as the plan states it piece by piece."""
-    return sum([piece.tokens for piece in run.pieces])
+    return sum([piece.tokens for piece in run.planned.pieces])
 
 
 def _intact_pieces(run: _Run) -> int:
@@ -405,7 +406,7 @@ def _tokens_and_cost(index: _Index, run: _Run, intact: int) -> tuple[int, int]:
     if run.way is not None:
         tokens += run.way.tokens
         cost += _up(run.way.tokens * output, 1000)
-    for position, (use, item, form, _) in enumerate(run.pieces):
+    for position, (use, item, form, piece) in enumerate(run.pieces):
         whole = item.tokens
         if form is None:
             tokens += whole * calls
@@ -418,7 +419,7 @@ def _tokens_and_cost(index: _Index, run: _Run, intact: int) -> tuple[int, int]:
             need = _up(form.need_ppm * use.relevance_ppm, MILLION)
             tokens += _up((context + FETCH_OUTPUT_TOKENS + whole * calls) * need, MILLION)
             cost += _up(_up(context * read + FETCH_OUTPUT_TOKENS * output + whole * held, 1000) * need, MILLION)
-        if form.prepare_nusd and (item.id, form.id) not in index.prepared:
+        if form.prepare_nusd and (item.id, piece.form) not in index.prepared:
             cost += form.prepare_nusd
     return tokens, cost
 
@@ -523,8 +524,8 @@ def _wrong_certificate(plan: Plan) -> Iterator[str]:
         yield f"the objective {plan.objective:,} exceeds the bound {plan.bound:,}"
     else:
         gap = (plan.bound - plan.objective) / max(1, abs(plan.bound))
-        if not abs(gap - plan.gap) <= 1e-9 * max(1.0, gap):
-            yield f"the gap is {gap:.6%}, not {plan.gap:.6%}"
+        if not isclose(gap, plan.gap, rel_tol=1e-12):
+            yield f"the gap is {gap:.9%}, not {plan.gap:.9%}"
         if (plan.status == "OPTIMAL") != (gap <= OPTIMAL_GAP):
             yield f"a plan with a gap of {gap:.6%} is not {plan.status}"
     if plan.cost_bound_nusd is not None and plan.least_value is None:
@@ -540,9 +541,11 @@ def _wrong_prices(problem: Problem, plan: Plan) -> Iterator[str]:
     if not plan.prices:
         return
     known = {"memory"}
-    for scope, limited in [("", problem), *((f" of stage {stage.id}", stage) for stage in problem.stages)]:
-        known |= {f"tokens{scope}"} if limited.max_tokens is not None else set()
-        known |= {f"cost{scope}"} if limited.max_cost_nusd is not None else set()
+    scopes = [("", problem.max_tokens, problem.max_cost_nusd)]
+    scopes += [(f" of stage {stage.id}", stage.max_tokens, stage.max_cost_nusd) for stage in problem.stages]
+    for scope, tokens, cost in scopes:
+        known |= set() if tokens is None else {f"tokens{scope}"}
+        known |= set() if cost is None else {f"cost{scope}"}
     known |= {f"window of agent {agent.id}" for agent in problem.agents if _has_window(problem, agent)}
     seen: set[str] = set()
     for price in plan.prices:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pytest
 
+from apportion.errors import InputError
 from apportion.planner.budgets.problem import QUANTUM_TOKENS
 from apportion.planner.budgets.segments import cut_off_probability
 from apportion.planner.compiled import KEEP, Compiled, compile_problem
@@ -343,3 +344,33 @@ def planned() -> Callable[[int], tuple[Problem, Plan]]:
         return make_plan(make_problem(seed), seed)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def overflowing() -> Callable[[int, int], tuple[Problem, Plan] | None]:
+    """Return a function that makes some of a problem's numbers longer, and a plan where the problem is accepted."""
+
+    def make(seed: int, digits: int) -> tuple[Problem, Plan] | None:
+        rng = random.Random(seed)  # noqa: S311  (for examples, not for secrets)
+        longer = set(rng.sample(LONGER, rng.randint(1, 2)))
+        data = _scaled(make_problem(seed).model_dump(), longer, 10**digits)
+        data["models"] = [model | {"context_window": None} for model in data["models"]]
+        try:
+            problem = Problem.parse(data)
+        except InputError:
+            return None
+        return make_plan(problem, seed)
+
+    return make
+
+
+LONGER = ["tokens", "calls", "input", "output", "cache_read", "weight", "loss_points", "prepare_nusd", "value_points"]
+
+
+def _scaled(value: Any, names: set[str], factor: int) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: inner * factor if key in names and isinstance(inner, int) else _scaled(inner, names, factor)
+            for key, inner in value.items()
+        }
+    return [_scaled(inner, names, factor) for inner in value] if isinstance(value, list | tuple) else value
