@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from apportion.planner.doors.cli import main
+from apportion.planner.doors.cli._common import HURRY_S, STOPPING, Interrupts
 from apportion.planner.doors.cli.replay import MOST_JOBS, MOST_TOKENS, MOST_USD
 from apportion.records import Budget
 from apportion.settings import parse_value
@@ -414,14 +415,39 @@ def test_ctrl_c_between_workflows_leaves_a_partial_report(place: Path) -> None:
     shown = b""
     while not re.search(rb"[1-9]\d* workflows", shown):
         shown += os.read(terminal, 4096)
-    ctrl_c(process)
+    for _ in range(4):  # an impatient user
+        ctrl_c(process)
+        time.sleep(0.02)
     answer = finish(process)
+    shown += os.read(terminal, 65536)
     os.close(terminal)
     assert answer.code == 130
+    assert shown.count(STOPPING.encode()) == 1
     assert "PARTIAL REPORT" in answer.out
     report = json.loads(Path("report.json").read_text())
     assert not report["complete"]
     assert 1 <= report["workflows"] < 60
+
+
+def test_quick_presses_of_ctrl_c_count_as_one_and_a_later_one_gives_up(capfd: pytest.CaptureFixture[str]) -> None:
+    now = 100.0
+    interrupts = Interrupts(timer=lambda: now)
+    interrupts.reportable = True
+    with pytest.raises(KeyboardInterrupt):
+        interrupts.press()
+    assert capfd.readouterr().err == f"{STOPPING}\n"
+    now += 0.9 * HURRY_S
+    interrupts.press()
+    now += 0.2 * HURRY_S
+    with pytest.raises(KeyboardInterrupt):
+        interrupts.press()
+    assert capfd.readouterr().err == ""
+
+
+def test_ctrl_c_with_nothing_to_report_promises_no_report(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Interrupts(timer=lambda: 100.0).press()
+    assert capfd.readouterr().err == ""
 
 
 # ------------------------------------------------------------------ help
