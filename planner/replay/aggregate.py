@@ -58,6 +58,7 @@ class RunFacts:
     seconds: float
     peak_memory_mb: float | None
     settings: dict[str, str | int | float | bool | None]
+    limited: bool = False
 
 
 def build_report(
@@ -72,6 +73,7 @@ def build_report(
         **_figures(_total(ordered)),
         version=version("apportion"),
         complete=facts.complete,
+        limited=facts.limited,
         seconds=round(facts.seconds, 3),
         peak_memory_mb=facts.peak_memory_mb,
         settings=facts.settings,

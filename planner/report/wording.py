@@ -95,6 +95,9 @@ def warnings(report: ReplayReport) -> list[str]:
         found.append(
             f"PARTIAL REPORT: the replay was stopped early; the figures cover {count(report.workflows, 'workflow')}."
         )
+    if report.limited:
+        first = count(int(report.settings.get("limit") or report.workflows), "workflow")
+        found.append(f"Limited to the first {first}: other logs were not looked at.")
     bill = report.ledgers.bill_usd.saved_share
     if bill is not None and bill <= -SAME:
         found.append(f"Planning would have made {_priced(report)} dearer.")

@@ -15,6 +15,7 @@ import zstandard
 from apportion.errors import InputError, NothingToReplayError
 from apportion.planner.replay.engine import Progress, replay
 from apportion.planner.report.schema import ReplayReport
+from apportion.planner.report.wording import qualifications
 from apportion.records import Budget
 
 if TYPE_CHECKING:
@@ -120,6 +121,15 @@ def test_a_limit_ends_the_replay_early() -> None:
     report = replay([LOGS], limit=2)
     assert report.workflows == 2
     assert report.complete
+    assert report.limited
+    assert not replay([SESSIONS], limit=99).limited
+    assert not replay([SESSIONS]).limited
+
+
+def test_switched_off_there_is_no_target_to_meet() -> None:
+    report = replay([SESSIONS], limit=1, enabled=False, target_reduction=0.5)
+    assert report.settings["target_reduction"] is None
+    assert "Target" not in dict(qualifications(report))
 
 
 def test_a_budget_shows_what_it_would_have_allowed() -> None:

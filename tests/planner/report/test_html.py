@@ -167,6 +167,11 @@ def test_a_partial_report_says_so(tiny_report: ReplayReport) -> None:
     assert "PARTIAL REPORT" in Page(to_html(tiny_report.model_copy(update={"complete": False}))).text
 
 
+def test_a_limited_report_says_so(tiny_report: ReplayReport) -> None:
+    limited = tiny_report.model_copy(update={"limited": True, "settings": {"limit": 2}})
+    assert "Limited to the first 2 workflows" in Page(to_html(limited)).text
+
+
 def test_strings_from_logs_stay_text_wherever_they_stand(tiny_report: ReplayReport) -> None:
     page = Page(to_html(hostile(tiny_report)))
     assert len(page.scripts) == 3
@@ -257,7 +262,7 @@ def test_without_the_extra_the_error_names_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     assert not available()
-    with pytest.raises(MissingExtraError, match=r"pip install 'apportion\[report\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '/path/to/the/clone\[report\]'"):
         write_html(tiny_report, tmp_path / "report.html")
     assert list(tmp_path.iterdir()) == []
 

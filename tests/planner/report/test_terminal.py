@@ -283,6 +283,12 @@ def test_a_partial_report_says_so(large_report: ReplayReport) -> None:
     assert "PARTIAL REPORT" in show(large_report.model_copy(update={"complete": False}))
 
 
+def test_a_limited_report_says_so(large_report: ReplayReport) -> None:
+    assert "Limited" not in show(large_report)
+    limited = large_report.model_copy(update={"limited": True, "settings": {"limit": 690}})
+    assert "Limited to the first 690 workflows: other logs were not looked at." in words(show(limited))
+
+
 def test_the_first_messages_about_skipped_input_are_shown(large_report: ReplayReport) -> None:
     messages = [f"logs/{number}.jsonl: empty file" for number in range(9)]
     report = large_report.model_copy(update={"skipped": Skipped(files=9, lines=100, messages=messages)})
