@@ -485,27 +485,37 @@ def test_estimates_and_absurd_claims_survive_adding_up(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ files read before
 
 
+def store_calls(store: TelemetryStore, name: str) -> int:
+    (calls,) = (summary.calls for summary in store.workflows() if summary.id == name)
+    return calls
+
+
 def test_a_finished_group_is_known_until_a_file_or_a_workflow_of_it_changes(tmp_path: Path) -> None:
     group = FileGroup("/logs/a.jsonl", 100, 5, b"print")
     with open_store(tmp_path / "t.db") as store:
-        assert store.unchanged_group(group) is None
+        assert store.known_group(group) is None
         store.add(make_log("one"))
         store.add(make_log("two"))
         store.finish_group(group, GroupRecord(workflows=2, calls=2, skipped=0), ["one", "two"])
-        assert store.unchanged_group(group) == GroupRecord(2, 2, 0)
-        assert store.unchanged_group(group._replace(fingerprint=b"other")) is None
-        assert store.unchanged_group(group._replace(path="/logs/b.jsonl")) is None
+        assert store.known_group(group) == GroupRecord(2, 2, 0)
+        assert sorted(store.workflows_of(group)) == [
+            ("one", store_calls(store, "one")),
+            ("two", store_calls(store, "two")),
+        ]
+        assert store.workflows_of(group._replace(fingerprint=b"other")) == []
+        assert store.known_group(group._replace(fingerprint=b"other")) is None
+        assert store.known_group(group._replace(path="/logs/b.jsonl")) is None
         store.delete("two")
-        assert store.unchanged_group(group) is None
+        assert store.known_group(group) is None
 
 
-def test_a_group_with_skipped_lines_is_read_again(tmp_path: Path) -> None:
+def test_a_group_with_skipped_lines_is_known_with_them(tmp_path: Path) -> None:
     group = FileGroup("/logs/a\udcff.jsonl", 100, 5, b"print")
     with open_store(tmp_path / "t.db") as store:
         store.finish_group(group, GroupRecord(workflows=0, calls=0, skipped=1), [])
-        assert store.unchanged_group(group) is None
+        assert store.known_group(group) == GroupRecord(0, 0, 1)
         store.finish_group(group, GroupRecord(workflows=0, calls=0, skipped=0), [])
-        assert store.unchanged_group(group) == GroupRecord(0, 0, 0)
+        assert store.known_group(group) == GroupRecord(0, 0, 0)
 
 
 # ------------------------------------------------------------------ files that are not ours

@@ -11,6 +11,7 @@ import typer
 from apportion.planner.doors.cli._common import BROKEN_PIPE, INTERRUPTED, complain_of, forget_output, interrupts
 from apportion.planner.doors.cli._files import STDIO, Output, check_outputs, given_paths, output, write_output
 from apportion.planner.doors.cli._numbers import amount, share, whole_number
+from apportion.planner.doors.cli._stdin import watching_standard_input
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -136,7 +137,7 @@ def replay_command(
             check_outputs(outputs, paths, given_paths(paths))
             loaded = _settings(target_reduction, jobs)
             _say_when_off(loaded)
-            with _progress(show=not quiet) as progress:
+            with watching_standard_input(paths), _progress(show=not quiet) as progress:
                 report = _replay(
                     paths, loaded, budget_tokens, budget_usd, limit, _noting_what_is_done(pressed, progress)
                 )
