@@ -211,11 +211,15 @@ def _variance(results: Sequence[WorkflowResult]) -> Variance:
         for stage in stages
         if stage.allocated_tokens is not None
     ]
+    budgeted = [(stage.allocated_tokens, stage.used_tokens) for stage in stages if stage.allocated_tokens is not None]
+    used = sum(stage.used_tokens for stage in stages)
     return Variance(
         count=len(stages),
         coverage=_share(sum(stage.used_tokens <= stage.likely_tokens for stage in stages), len(stages)),
         width=round(median(stage.likely_tokens / stage.used_tokens for stage in stages), 4),
         bias=round(median(allocated), 4) if allocated else None,
+        weighted_width=_share(sum(stage.likely_tokens for stage in stages), used),
+        weighted_bias=_share(sum(one - other for one, other in budgeted), sum(other for _, other in budgeted)),
     )
 
 

@@ -145,12 +145,16 @@ class Variance(_Part):
         coverage: Share of pairs whose use stayed within the 90 % demand quantile.
         width: Median of that quantile relative to the use.
         bias: Median of (allocated - used) / used.
+        weighted_width: The same quantiles, added up, relative to all use: each stage weighs as much as it used.
+        weighted_bias: (all allocated - all used) / all used, of the pairs that had an allocation.
     """
 
     count: int
     coverage: float | None
     width: float | None
     bias: float | None
+    weighted_width: float | None = None
+    weighted_bias: float | None = None
 
 
 class WorstWorkflow(_Part):
