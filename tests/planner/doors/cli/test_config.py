@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from typer.testing import CliRunner
 
-from apportion.planner.doors.cli import app
+from apportion.planner.doors.cli import app, main
 from apportion.planner.doors.cli.config import as_text
 
 if TYPE_CHECKING:
@@ -47,7 +47,11 @@ def spawn(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
-@pytest.mark.parametrize("arguments", [("replay.jobs=3",), ("replay.jobs", "3"), ("--project", "replay.jobs=3")])
+WRITTEN = [("replay.jobs=3",), ("replay.jobs", "3"), ("--project", "replay.jobs=3")]
+WRITTEN += [("replay.jobs", "=", "3"), ("replay.jobs=", "3"), ("replay.jobs", "=3")]
+
+
+@pytest.mark.parametrize("arguments", WRITTEN)
 def test_a_setting_is_written_with_or_without_an_equals_sign(project: Path, arguments: tuple[str, ...]) -> None:
     assert run("config", "set", *arguments) == f"wrote replay.jobs = 3 to {project / 'apportion.toml'}\n"
     assert (project / "apportion.toml").read_text() == "[replay]\njobs = 3\n"
@@ -140,19 +144,33 @@ def test_settings_fit_80_columns(project: Path) -> None:
         (("config", "get", "replay.jbos"), "unknown setting 'replay.jbos'\nhint: Did you mean 'replay.jobs'?"),
         (("config", "set", "replay.jobs=0"), "greater than or equal to 1"),
         (("config", "set", "token_optimization.enabled=maybe"), "hint: Give true or false"),
-        (("config", "set", "replay.jobs"), "give the value once"),
+        (("config", "set", "replay.jobs", "-1"), "greater than or equal to 1"),
+        (("config", "set", "--user", "replay.jobs", "-1"), "greater than or equal to 1"),
+        (("config", "set", "replay.jobs=-1"), "greater than or equal to 1"),
+        (("config", "set", "replay.jobs"), "no value given for replay.jobs"),
+        (("config", "set", "replay.jobs", "="), "no value given for replay.jobs"),
+        (("config", "set", "replay.jobs", "=", "1", "2"), "give the value once"),
+        (("config", "set", "replay.jobs", "--usr", "1"), "No such option"),
         (("config", "set", "replay.jobs=1", "2"), "give the value once"),
         (("config", "bogus"), "No such command"),
         (("bogus",), "No such command"),
     ],
 )
 @pytest.mark.usefixtures("project")
-def test_a_mistake_is_one_message_and_exit_code_2(arguments: tuple[str, ...], message: str) -> None:
-    done = spawn(*arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
+def test_a_mistake_is_one_message_and_exit_code_2(
+    arguments: tuple[str, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["apportion", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    printed = capsys.readouterr()
+    assert ended.value.code == 2
+    assert message in printed.err
+    assert printed.out == ""
+    assert "Traceback" not in printed.err
 
 
 @pytest.mark.usefixtures("project")

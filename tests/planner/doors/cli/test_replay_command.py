@@ -216,7 +216,7 @@ def test_two_outputs_are_two_files(run: Callable[..., Answer], log: Path, place:
     ("name", "message"),
     [
         ("missing/report.json", "error: missing: the directory does not exist\nhint: Create it first\n"),
-        ("folder", "error: folder: is a directory\nhint: Name a file in it: folder/report\n"),
+        ("folder", "error: folder: is a directory\nhint: Name a file in it: folder/report.json\n"),
         ("", "error: --json needs the name of a file, not an empty one\nhint: Is a variable empty?\n"),
         ("log.jsonl/report.json", "error: log.jsonl/report.json: cannot be written: Not a directory\n"),
     ],
