@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,9 +50,9 @@ def main() -> None:
         marks.append(Mark(name, 1e3 * seconds, "ms", f"<= {limit_ms:g}", 1e3 * seconds <= limit_ms))
 
     for name, text in _unbroken(scale).items():
-        measure(f"count tokens: {name}", 2000, best(runs, lambda text=text: exact_count(text, "o200k_base")))
+        measure(f"count tokens: {name}", 2000, best(runs, partial(exact_count, text, "o200k_base")))
     hostile = [(piece * (MEGABYTE // scale // len(piece))).encode() for piece in HOSTILE]
-    slowest = max(best(runs, lambda text=text: redact(text)) for text in hostile)
+    slowest = max(best(runs, partial(redact, text)) for text in hostile)
     measure("redact a hostile megabyte, the slowest", 5000, slowest)
     mixed = "A sentence of prose.\n\ndef code(x):\n    return x\n" * (MEGABYTE // scale // 50)
     measure("classify a megabyte", 20, best(runs, lambda: classify(mixed)))

@@ -111,7 +111,7 @@ def test_the_demo_creates_the_folder_it_writes_to(tmp_path: Path) -> None:
     program.chmod(0o755)
     out = tmp_path / "new folder" / "deep"
     command = ["make", "demo", f"VENV={tmp_path / 'venv'}", f"OUT={out}"]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
     written = (out / "report.json.arguments").read_text()
     assert written == f"replay fixtures/logs --json {out}/report.json --html {out}/report.html\n"
 

@@ -676,7 +676,7 @@ def run_python(code: str, *arguments: str | Path, **options: Any) -> subprocess.
         [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
         **options,
     )
@@ -847,7 +847,7 @@ def expect_line(writer: subprocess.Popen[str], expected: str) -> None:
     """Read the next line of a writer; if it is another one, say what the writer complained about."""
     assert writer.stdout is not None
     line = writer.stdout.readline()
-    assert line == f"{expected}\n", (line, writer.communicate(timeout=60))
+    assert line == f"{expected}\n", (line, writer.communicate(timeout=300))
 
 
 def test_four_processes_create_and_fill_one_store_without_loss(tmp_path: Path) -> None:
@@ -856,7 +856,7 @@ def test_four_processes_create_and_fill_one_store_without_loss(tmp_path: Path) -
         assert writer.stdin is not None
         writer.stdin.write("go\n")
         writer.stdin.flush()
-    answers = [writer.communicate(timeout=60) for writer in writers]
+    answers = [writer.communicate(timeout=300) for writer in writers]
     assert [writer.returncode for writer in writers] == [0] * 4, answers
     assert all(out.count("new") == 50 for out, _ in answers)
     with open_store(tmp_path / "t.db") as store:
@@ -876,7 +876,7 @@ def test_a_killed_import_leaves_whole_workflows_and_can_be_repeated(tmp_path: Pa
             expect_line(writer, f"r{repetition}-0 new")
         time.sleep(delay)
         writer.send_signal(signal.SIGKILL)
-        out, error = writer.communicate(timeout=60)
+        out, error = writer.communicate(timeout=300)
         acknowledged = [line.split()[0] for line in out.splitlines() if line.endswith("new")]
         assert writer.returncode == -signal.SIGKILL, error
         with open_store(path, capture_content=True) as store:
@@ -884,7 +884,7 @@ def test_a_killed_import_leaves_whole_workflows_and_can_be_repeated(tmp_path: Pa
             assert {summary.events for summary in store.workflows()} <= {60}
             assert {summary.id for summary in store.workflows()} >= set(acknowledged)
     finished = start_writer(path, "r4", count=60, size=60)
-    out, error = finished.communicate("go\n", timeout=60)
+    out, error = finished.communicate("go\n", timeout=300)
     assert finished.returncode == 0, error
     with open_store(path, capture_content=True) as store:
         ids = [summary.id for summary in store.workflows()]

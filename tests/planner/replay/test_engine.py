@@ -201,7 +201,7 @@ def test_ctrl_c_leaves_a_valid_partial_report(tmp_path: Path, jobs: str) -> None
         assert process.stderr is not None
         assert process.stderr.readline() == "one done\n"
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 0, process.stderr.read()
+        assert process.wait(timeout=300) == 0, process.stderr.read()
     report = ReplayReport.model_validate_json(file.read_text())
     assert not report.complete
     assert 1 <= report.workflows < 40

@@ -83,7 +83,7 @@ def start(*arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
 
 def finish(process: subprocess.Popen[str]) -> Answer:
     """Wait until the process and all that it started have closed their outputs."""
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     return Answer(process.returncode, out or "", err or "")
 
 
@@ -339,7 +339,7 @@ def ctrl_c(process: subprocess.Popen[str]) -> None:
 
 
 def wait_for(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 50
+    deadline = time.monotonic() + 300
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -464,7 +464,7 @@ def help_on(*command: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=300,
         env=os.environ | {"COLUMNS": "80"},
     ).stdout
 

@@ -276,7 +276,7 @@ def test_a_store_that_cannot_be_used_is_one_message_and_exit_code_2(run: Callabl
 
 
 def spawn(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(_command(*arguments), input=stdin, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(_command(*arguments), input=stdin, capture_output=True, text=True, check=False, timeout=300)
 
 
 def _command(*arguments: str | Path) -> list[str]:
@@ -291,11 +291,11 @@ def interrupt_import(logs: Path, database: Path, number: signal.Signals, *, at_l
     """Send a signal to an import once it has stored some workflows; return its exit code and complaint."""
     command = _command("import", logs, "--store", database)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 50
+    deadline = time.monotonic() + 300
     while stored(database) < at_least and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.002)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     return process.returncode, err
 
 
