@@ -29,7 +29,7 @@ def watching_standard_input(paths: Sequence[str]) -> Iterator[None]:
         yield
         return
     before = sys.stdin
-    sys.stdin = _Watched(before)  # type: ignore[assignment]  # in all that is used of it
+    sys.stdin = _Watched(before)
     try:
         yield
     finally:

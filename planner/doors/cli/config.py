@@ -13,8 +13,6 @@ from typer.core import TyperCommand
 from apportion.planner.doors.cli._common import WIDTH, print_json
 
 if TYPE_CHECKING:
-    import click
-
     from apportion.settings import SettingsFile
 
 commands = typer.Typer(
@@ -78,7 +76,7 @@ def get(key: Annotated[str, typer.Argument(metavar="KEY", help="Dotted name of t
 class _SetCommand(TyperCommand):
     """A command whose values may be negative numbers: `-1` is a value, never an option."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put values behind `--` where one of them looks like an option and is a number."""
         if "--" not in args and any(map(_NEGATIVE.match, args)):
             options = [each for each in args if each.startswith("-") and not _NEGATIVE.match(each)]

@@ -154,7 +154,7 @@ def import_logs(
         reader = f"{group.importer.name} of {readers.get(group.importer.name)}"
         files = _file_group(group, reader, captured=store is not None and store.capture_content)
         known = store.known_group(files) if store is not None and files is not None else None
-        if known is not None and not known.skipped:
+        if store is not None and files is not None and known is not None and not known.skipped:
             for workflow, calls in store.workflows_of(files):
                 tally.found(workflow, calls, Added.UNCHANGED)
             tally.unchanged_files += len(group.sources)
