@@ -51,7 +51,7 @@ def long_texts(draw: st.DrawFn) -> str:
     return text
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(long_texts(), st.sampled_from(ENCODINGS))
 def test_a_long_text_is_never_undercounted_and_exact_where_all_cuts_are(text: str, encoding: str) -> None:
     pieces = list(split(text))
@@ -61,7 +61,7 @@ def test_a_long_text_is_never_undercounted_and_exact_where_all_cuts_are(text: st
     assert truth <= counted <= truth + 2 * CUT_SLACK_TOKENS * hard_cuts
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(long_texts(), st.sampled_from(ENCODINGS))
 def test_counts_of_the_pieces_add_up_to_no_less_than_the_whole(text: str, encoding: str) -> None:
     pieces = list(split(text))

@@ -11,12 +11,14 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from typer.testing import CliRunner
 
-from apportion.planner.doors.cli import main
+from apportion.planner.doors.cli import app, main
 from apportion.planner.doors.cli._common import HURRY_S, STOPPING, Interrupts
 from apportion.planner.doors.cli.replay import MOST_JOBS, MOST_TOKENS, MOST_USD
 from apportion.records import Budget
@@ -458,15 +460,16 @@ COMMANDS += [("config", name) for name in ("show", "get", "set", "path")]
 
 
 def help_on(*command: str) -> str:
-    """Return what the package, run as a module, says about a command on a terminal of 80 columns."""
-    return subprocess.run(
-        [sys.executable, "-m", "apportion", *command, "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=300,
-        env=os.environ | {"COLUMNS": "80"},
-    ).stdout
+    """Return what a command says about itself on a terminal of 80 columns."""
+    shown = CliRunner().invoke(app, [*command, "--help"], prog_name="apportion", env={"COLUMNS": "80"})
+    assert shown.exit_code == 0
+    return shown.stdout
+
+
+def test_the_package_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "apportion", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    assert done.stdout == f"apportion {version('apportion')}\n"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
