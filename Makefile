@@ -23,7 +23,7 @@ demo: $(VENV)/.installed-demo ## Replay the logs in fixtures/logs (LOGS=... for 
 	@mkdir -p "$(OUT)"
 	$(BIN)/apportion replay $(LOGS) --json "$(OUT)/report.json" --html "$(OUT)/report.html"
 
-test: check tests ## Everything that must pass: lint, types, tests with coverage
+test: check tests ## Everything that must pass: lint, types, tests with coverage (about 5 minutes on 2 idle cores)
 
 check: lint types ## Only what is quick: lint and types
 
@@ -35,7 +35,7 @@ types: $(VENV)/.installed-dev ## Check types
 	$(BIN)/mypy
 
 tests: $(VENV)/.installed-dev ## Run the tests with coverage
-	$(BIN)/python -m pytest -q -n $(WORKERS) --cov --cov-report=term
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal --cov --cov-report=term
 
 format: $(VENV)/.installed-dev ## Sort out style and format
 	$(BIN)/ruff check --fix

@@ -2,7 +2,8 @@
 
     {"benchmark": NAME, "machine": {...}, "rows": [{...}], "marks": [{"name", "value", "unit", "mark", "holds"}]}
 
-A mark that does not hold is shown, and nothing fails because of it: a benchmark reports.
+A mark that does not hold is shown as MISSED, and nothing fails because of it: a benchmark reports. `--json -` prints
+the JSON instead of the table.
 """
 
 from __future__ import annotations
@@ -20,6 +21,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+
+STDOUT = Path("-")
+"""The file that stands for standard output."""
+
+MISSED = (
+    "MISSED: the number to beat, in brackets, was not reached here. It is a target, and nothing fails because of it."
+)
 
 
 class Mark(NamedTuple):
@@ -48,21 +57,26 @@ class Timing(NamedTuple):
         }
 
 
-def arguments(description: str, *, paths: bool = False, writes: str | None = None) -> argparse.Namespace:
+def arguments(
+    description: str, *, quick: str = "measure less", paths: bool = False, writes: str | None = None
+) -> argparse.Namespace:
     """Read `--quick`, `--json FILE` and, where asked for, PATHS and `--write` from the command line.
 
-    A path that does not exist ends the program with a message.
+    A path that does not exist ends the program with a message. `quick` says what `--quick` cuts.
     """
     parser = argparse.ArgumentParser(
         description=description.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="measure less")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there as well")
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the result there as well; - prints it instead of the table"
+    )
     if writes:
         parser.add_argument("--write", action="store_true", help=f"write {writes} anew")
     if paths:
         parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="log files or folders of them")
     asked = parser.parse_args()
+    asked.cut = f"--quick: {quick}" if asked.quick else None
     missing = [str(path) for path in (asked.paths if paths else ()) if not (path.exists() or has_magic(str(path)))]
     if missing:
         parser.error(f"no such file or directory: {', '.join(missing)}")
@@ -112,20 +126,37 @@ def report(
     *,
     packages: Sequence[str] = (),
     file: Path | None = None,
+    notes: Sequence[str | None] = (),
 ) -> None:
-    """Print the machine, the rows as a table and the marks; write them all to a file where one is given."""
+    """Print the machine, the rows as a table and the marks; write them all to a file where one is given.
+
+    Args:
+        benchmark: Its name.
+        rows: What was measured; the first row names the columns.
+        marks: Numbers to beat.
+        packages: Packages whose versions matter.
+        file: Where the JSON goes as well; `-` prints it instead of all the rest.
+        notes: What a reader of the table must know, a line each; `None` is left out.
+    """
     described = machine(*packages)
+    result = {
+        "benchmark": benchmark,
+        "machine": described,
+        "rows": list(rows),
+        "marks": [mark._asdict() for mark in marks],
+    }
+    if file == STDOUT:
+        print(json.dumps(result, indent=2))
+        return
     print(f"{benchmark}: " + ", ".join(f"{key} {value}" for key, value in described.items()))
     print_table(rows)
     for mark in marks:
         print(f"{'holds ' if mark.holds else 'MISSED'}  {mark.name}: {_cell(mark.value)} {mark.unit} ({mark.mark})")
+    legend = MISSED if any(not mark.holds for mark in marks) else None
+    for note in (*notes, legend):
+        if note is not None:
+            print(note)
     if file is not None:
-        result = {
-            "benchmark": benchmark,
-            "machine": described,
-            "rows": list(rows),
-            "marks": [mark._asdict() for mark in marks],
-        }
         file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 

@@ -47,7 +47,7 @@ RESERVE_TOKENS = 2000
 
 def main() -> None:
     """Measure and report."""
-    options = arguments(__doc__ or "")
+    options = arguments(__doc__ or "", quick="fewer sizes, and a tenth of the repetitions")
     rows = [measure("realistic", instances(size), quick=options.quick) for size in _sizes(quick=options.quick)]
     ten = next(row for row in rows if row["agents"] == 10)
     rows += [measure(name, [problem], quick=options.quick) for name, problem in degenerate().items()]
@@ -58,7 +58,7 @@ def main() -> None:
         Mark("largest gap to the independent bound", gap, "%", "<= 0.1", gap <= 100 * RELATIVE_GAP_LIMIT),
         Mark("import of the solver", imported, "ms CPU", "< 300", imported < 300),
     ]
-    report("budget_plan", rows, marks, packages=("ortools", "pydantic"), file=options.json)
+    report("budget_plan", rows, marks, packages=("ortools", "pydantic"), file=options.json, notes=(options.cut,))
 
 
 def measure(kind: str, problems: list[BudgetProblem], *, quick: bool) -> dict[str, Any]:

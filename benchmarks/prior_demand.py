@@ -47,17 +47,18 @@ class Stage(NamedTuple):
 
 def main() -> None:
     """Measure and report."""
-    options = arguments(__doc__ or "", paths=True)
+    options = arguments(__doc__ or "", paths=True, quick=f"only the first {QUICK_WORKFLOWS} workflows")
     skipped = SkipLog()
     logs = islice(read_logs(options.paths, skipped), QUICK_WORKFLOWS if options.quick else None)
     stages = [stage for log in logs for stage in stages_of(log)]
-    print(f"{len(stages):,} stages; {skipped.files} files and {skipped.lines} lines skipped")
     groups: dict[tuple[str, str], list[Stage]] = defaultdict(list)
     for stage in stages:
         groups[stage.role, stage.framework].append(stage)
         groups[stage.role, "all"].append(stage)
     forecasts = _forecasts(stages)
-    report("prior_demand", [measure(*key, groups[key], forecasts) for key in sorted(groups)], file=options.json)
+    rows = [measure(*key, groups[key], forecasts) for key in sorted(groups)]
+    read = f"{len(stages):,} stages; {skipped.files} files and {skipped.lines} lines skipped"
+    report("prior_demand", rows, file=options.json, notes=(read, options.cut))
 
 
 def stages_of(log: WorkflowLog) -> Iterator[Stage]:

@@ -43,7 +43,7 @@ class Life(NamedTuple):
 
 def main() -> None:
     """Measure and print the table."""
-    asked = arguments(__doc__ or "", paths=True)
+    asked = arguments(__doc__ or "", paths=True, quick=f"only the first {QUICK_WORKFLOWS} workflows of each source")
     seen: defaultdict[tuple[int, int, int], list[int]] = defaultdict(lambda: [0, 0])
     taken: defaultdict[str, int] = defaultdict(int)
     for log in read_logs(asked.paths, SkipLog()):
@@ -52,7 +52,8 @@ def main() -> None:
             continue
         for life in lives(log):
             count(life, seen)
-    report("prior_need", [_row(key, counts) for key, counts in sorted(seen.items())], file=asked.json)
+    rows = [_row(key, counts) for key, counts in sorted(seen.items())]
+    report("prior_need", rows, file=asked.json, notes=(asked.cut,))
 
 
 def lives(log: WorkflowLog) -> Iterator[Life]:

@@ -30,6 +30,13 @@ MOST_DEARER = 0.02
 WORST_SAVED = -0.02
 
 
+RULE_A = (
+    "rule A: the best known rule of thumb. It masks every tool result seen once as soon as the cache is cold, and "
+    "every 20 calls whatever is older than 10."
+)
+SHARES = "Shares are percent of doing nothing; a negative saving is dearer. support: facts of the next action visible."
+
+
 class RuleA(WorkflowPlanner):
     """Mask everything seen once when the cache is cold, and every 20 calls what is older than 10."""
 
@@ -47,7 +54,7 @@ POLICIES: dict[str, type[WorkflowPlanner]] = {"rule A": RuleA, "apportion": Work
 
 def main() -> None:
     """Replay every log with every policy and compare."""
-    asked = arguments(__doc__ or "", paths=True)
+    asked = arguments(__doc__ or "", paths=True, quick=f"only the first {QUICK_WORKFLOWS} workflows of each source")
     options = PlanOptions()
     results: dict[str, list[WorkflowResult]] = {name: [] for name in POLICIES}
     taken: defaultdict[str, int] = defaultdict(int)
@@ -62,7 +69,8 @@ def main() -> None:
     }
     rows = [_row(source, name) for name, made in reports.items() for source in made.per_source]
     rows.sort(key=lambda row: (row["source"], row["policy"]))
-    report("replay_rules", rows, _marks(rows, reports["apportion"]), packages=("ortools",), file=asked.json)
+    marks = _marks(rows, reports["apportion"])
+    report("replay_rules", rows, marks, packages=("ortools",), file=asked.json, notes=(RULE_A, SHARES, asked.cut))
 
 
 def _row(source: SourceRow, policy: str) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def measure(texts: list[str]) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print, and write where asked to."""
-    asked = arguments(__doc__ or "", paths=True, writes=TABLE.name)
+    asked = arguments(__doc__ or "", paths=True, writes=TABLE.name, quick=f"only {QUICK_WINDOWS} windows")
     found = windows(asked.paths, random.Random(0))  # noqa: S311  (no secret)
     table = measure(found[:QUICK_WINDOWS] if asked.quick else found)
     rows = [
@@ -114,7 +114,7 @@ def main() -> None:
         for family, factors in table["families"].items()
         for kind, (central, low, high) in factors.items()
     ]
-    report("token_factors", rows, packages=("tiktoken",), file=asked.json)
+    report("token_factors", rows, packages=("tiktoken",), file=asked.json, notes=(asked.cut,))
     if asked.write:
         TABLE.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
 

@@ -1,5 +1,8 @@
 """Settings for all tests: hypothesis judges what code does, benchmarks judge how fast.
 
+No test holds a clock against a limit: a busy machine would fail it. Where time matters, a test compares two sizes in
+one run (`growth`), and a benchmark has the limit. Time-outs of subprocesses are for hangs alone, and generous.
+
 Examples are the same in every run, so that a test fails where it is broken and nowhere else. To look for new ones:
 
     HYPOTHESIS_PROFILE=explore python -m pytest
@@ -7,10 +10,42 @@ Examples are the same in every run, so that a test fails where it is broken and 
 
 from __future__ import annotations
 
+import gc
 import os
+import time
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 settings.register_profile("repeat", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
+
+
+@pytest.fixture
+def growth() -> Callable[[Callable[[int], Callable[[], object]], int], float]:
+    """Return how many times as long work takes at ten times the size: about 10 if it is linear, 100 if quadratic.
+
+    It is given what prepares the work of a size, and the smaller size. The best of three runs counts, in processor
+    time, and work of less than a millisecond counts as one: what else the machine does disturbs that least.
+    """
+
+    def seconds(work: Callable[[], object]) -> float:
+        start = time.process_time()
+        work()
+        return time.process_time() - start
+
+    def measure(prepare: Callable[[int], Callable[[], object]], size: int) -> float:
+        short, long = prepare(size), prepare(10 * size)
+        gc.disable()
+        try:
+            runs = [(seconds(short), seconds(long)) for _ in range(3)]
+        finally:
+            gc.enable()
+        return min(one for _, one in runs) / max(1e-3, min(one for one, _ in runs))
+
+    return measure

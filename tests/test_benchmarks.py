@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 def run(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "benchmarks" / script), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
 
 
 @pytest.mark.parametrize("script", ["prior_need.py", "prior_demand.py"])
@@ -27,4 +29,31 @@ def test_a_benchmark_prints_the_machine_and_writes_its_result(tmp_path: Path) ->
     done = run("prior_need.py", log, "--quick", "--json", tmp_path / "result.json")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("prior_need: processor ")
+    assert "--quick: only the first 5 workflows of each source" in done.stdout
     assert json.loads((tmp_path / "result.json").read_text())["rows"]
+
+
+@pytest.fixture
+def harness(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("_harness")
+
+
+def test_json_on_standard_output_stands_alone(harness: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    marks = [harness.Mark("speed", 1.0, "ms", "<= 2", holds=True)]
+    harness.report("some", [{"row": 1}], marks, file=Path("-"), notes=("explained",))
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["benchmark"], printed["rows"], printed["marks"][0]["holds"]) == ("some", [{"row": 1}], True)
+
+
+def test_a_missed_mark_is_explained_once(harness: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    marks = [harness.Mark("speed", 3.0, "ms", "<= 2", holds=holds) for holds in (False, False, True)]
+    harness.report("some", [], marks, notes=("explained", None))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:] == ["MISSED  speed: 3.000 ms (<= 2)"] * 2 + [
+        "holds   speed: 3.000 ms (<= 2)",
+        "explained",
+        harness.MISSED,
+    ]
+    harness.report("some", [], marks[2:])
+    assert harness.MISSED not in capsys.readouterr().out

@@ -88,10 +88,10 @@ def test_standard_output_is_written_into_whatever_it_is(tmp_path: Path, name: st
     if not Path(name).exists():
         pytest.skip("not on this system")
     command = [sys.executable, "-c", PRINT, name]
-    piped = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    piped = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     assert piped.stdout == "first\nsecond\n"
     with (tmp_path / "out.txt").open("w") as out:
-        subprocess.run(command, stdout=out, check=True, timeout=60)
+        subprocess.run(command, stdout=out, check=True, timeout=300)
     assert (tmp_path / "out.txt").read_text() == "first\nsecond\n"
     assert [path.name for path in tmp_path.iterdir()] == ["out.txt"]
 

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import json
-import time
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,9 +9,6 @@ from apportion import prices
 from apportion._flatten_prices import TABLE, flatten, to_text
 from apportion.prices import ModelProfile, PriceTier, lookup, prices_as_of
 from apportion.records import Usage
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 SHIPPED = json.loads(TABLE.read_text(encoding="utf-8"))
 
@@ -240,16 +235,15 @@ def test_every_row_of_the_table_becomes_a_valid_profile() -> None:
         assert all(isinstance(tier, PriceTier) for tier in made.tiers)
 
 
-def fastest(work: Callable[[], object], repeats: int = 7) -> float:
-    """Processor seconds of the fastest of several runs, which other load on the machine disturbs least."""
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        work()
-        times.append(time.process_time() - start)
-    return min(times)
+def test_a_repeated_look_up_searches_nothing_and_the_table_loads_without_profiles(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = profile("claude-opus-4-6")
 
+    def refuse(*_: object) -> None:
+        raise AssertionError("made anew")
 
-def test_a_repeated_look_up_takes_microseconds_and_the_table_loads_in_milliseconds() -> None:
-    assert fastest(lambda: [lookup("claude-opus-4-6") for _ in range(1000)]) / 1000 < 2e-6
-    assert fastest(prices._table.__wrapped__) < 0.03
+    monkeypatch.setattr(prices, "_profile", refuse)
+    prices._table.__wrapped__()
+    monkeypatch.setattr(prices, "_table", refuse)
+    assert profile("claude-opus-4-6") is first

@@ -69,7 +69,7 @@ def test_the_version_is_that_of_the_package_and_is_looked_up_when_asked_for() ->
         "import apportion; assert '__version__' not in vars(apportion);"
         "print(apportion.__version__, vars(apportion)['__version__'])"
     )
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=300)
     assert done.stdout.split() == [version("apportion")] * 2
 
 
@@ -89,7 +89,7 @@ HEAVY = [
 def loaded_by(code: str) -> list[str]:
     """Which of the heavy packages a fresh process has loaded after running some code."""
     script = f"{code}\nimport sys\nprint(*(name for name in {HEAVY!r} if name in sys.modules))"
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=300)
     return done.stdout.split()
 
 

@@ -315,7 +315,7 @@ def test_pydantic_settings_is_loaded_only_where_variables_are_set(tmp_path: Path
         "assert 'pydantic_settings' in sys.modules"
     )
     environment = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", script], check=True, env=environment, timeout=60)
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment, timeout=300)
 
 
 def test_the_keys_are_pinned() -> None:

@@ -58,6 +58,7 @@ class RunFacts:
     seconds: float
     peak_memory_mb: float | None
     settings: dict[str, str | int | float | bool | None]
+    limited: bool = False
 
 
 def build_report(
@@ -72,6 +73,7 @@ def build_report(
         **_figures(_total(ordered)),
         version=version("apportion"),
         complete=facts.complete,
+        limited=facts.limited,
         seconds=round(facts.seconds, 3),
         peak_memory_mb=facts.peak_memory_mb,
         settings=facts.settings,
@@ -209,11 +211,15 @@ def _variance(results: Sequence[WorkflowResult]) -> Variance:
         for stage in stages
         if stage.allocated_tokens is not None
     ]
+    budgeted = [(stage.allocated_tokens, stage.used_tokens) for stage in stages if stage.allocated_tokens is not None]
+    used = sum(stage.used_tokens for stage in stages)
     return Variance(
         count=len(stages),
         coverage=_share(sum(stage.used_tokens <= stage.likely_tokens for stage in stages), len(stages)),
         width=round(median(stage.likely_tokens / stage.used_tokens for stage in stages), 4),
         bias=round(median(allocated), 4) if allocated else None,
+        weighted_width=_share(sum(stage.likely_tokens for stage in stages), used),
+        weighted_bias=_share(sum(one - other for one, other in budgeted), sum(other for _, other in budgeted)),
     )
 
 

@@ -71,12 +71,13 @@ def replay(
         paths: Log files, directories, glob patterns, or `-` for one log from standard input; a single one may stand
             without a list.
         budget: Limits of each workflow; `None` means none.
-        target_reduction: Share of visible prompt tokens to save where that does not raise the bill, in [0, 1].
+        target_reduction: Share of visible prompt tokens to save where that does not raise the bill, in [0, 1]; counts
+            for nothing where planning is switched off.
         enabled: `False` sends every prompt as it was; the report then shows no saving. This argument alone decides:
             settings and environment variables are for the command line.
         jobs: Parallel processes; `None` takes one per processor, or this one alone for small inputs. Others are started
             anew, so a script that asks for them needs the guard `if __name__ == "__main__":`.
-        limit: Workflows to replay at most.
+        limit: Workflows to replay at most: the first ones in the order of the logs. The report says so.
         progress: Called after each workflow.
 
     Returns:
@@ -88,31 +89,32 @@ def replay(
     """
     _check(target_reduction, jobs, limit)
     began = time.perf_counter()
-    options = PlanOptions(budget=budget or Budget(), target_reduction=target_reduction, enabled=enabled)
+    target = target_reduction if enabled else None
+    options = PlanOptions(budget=budget or Budget(), target_reduction=target, enabled=enabled)
     skipped = SkipLog()
     groups = find_groups(paths, skipped)
     workers = _workers(groups, jobs)
     results: dict[str, WorkflowResult] = {}
-    complete = True
+    complete, taken = True, 0
     try:
-        for result in _results(groups, options, workers, limit, skipped, progress):
-            _take(result, results, skipped)
+        for taken, result in enumerate(_results(groups, options, workers, limit, skipped, progress), start=1):  # noqa: B007
+            if result is not None:
+                _take(result, results, skipped)
     except KeyboardInterrupt:
         complete = False
     if not results and complete:
         raise _nothing(skipped)
     settings: dict[str, str | int | float | bool | None] = {
         "enabled": enabled,
-        "target_reduction": target_reduction,
+        "target_reduction": target,
         "max_tokens": options.budget.max_tokens,
         "max_usd": options.budget.max_usd,
         "jobs": workers,
         "limit": limit,
     }
     seconds = time.perf_counter() - began
-    return build_report(
-        results.values(), options, skipped, RunFacts(complete, seconds, _peak_memory_mb(workers), settings)
-    )
+    facts = RunFacts(complete, seconds, _peak_memory_mb(workers), settings, limited=taken == limit)
+    return build_report(results.values(), options, skipped, facts)
 
 
 def _take(result: WorkflowResult, results: dict[str, WorkflowResult], skipped: SkipLog) -> None:
@@ -148,7 +150,8 @@ def _results(
     limit: int | None,
     skipped: SkipLog,
     progress: Callable[[Progress], None] | None,
-) -> Iterator[WorkflowResult]:
+) -> Iterator[WorkflowResult | None]:
+    """Yield the result of each workflow, `None` for one that cannot be replayed."""
     total_files = sum(len(group.sources) for group in groups)
     files = workflows = calls = 0
 
@@ -166,6 +169,7 @@ def _results(
     for log, outcome in _replayed(islice(logs(), limit), options, workers):
         if isinstance(outcome, str):
             skipped.file(log, outcome)
+            yield None
             continue
         workflows += 1
         calls += outcome.totals.calls

@@ -47,6 +47,7 @@ class _WorkflowReplay:
         self.clock = CacheClock()
         self.result = WorkflowResult(log.id, log.source, log.framework, log.origin or log.id, Totals(workflows=1))
         self.priced = True
+        self._callers: set[tuple[str, str]] = set()
         self._costs = [0.0, 0.0]
 
     def run(self) -> WorkflowResult:
@@ -108,6 +109,7 @@ class _WorkflowReplay:
         self.result.degraded.update(plan.degraded)
 
     def _account(self, run: RunReplay, call: LoggedCall, costs: CallCosts) -> None:
+        self._callers.add((call.first.agent_run, call.first.agent))
         self.priced = self.priced and run.tariff.priced
         if not run.tariff.priced:
             self.result.unpriced_models.add(run.model)
@@ -142,7 +144,7 @@ class _WorkflowReplay:
         result.totals.usage = self.log.usage
         result.totals.bill = (self._costs[0], self._costs[1]) if self.priced else (0.0, 0.0)
         result.totals.priced_workflows = int(self.priced and calls > 0)
-        result.runs_by_agent = dict(Counter(run.agent for run in runs.values()))
+        result.runs_by_agent = dict(Counter(agent for _, agent in self._callers))
         for (run_id, _), record in self.planner.stages.items():
             result.stages.append(
                 StageFigures(runs[run_id].agent, record.likely_tokens, record.allocated_tokens, record.used_tokens)

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apportion.planner.report import figures
 from apportion.planner.report.drawing import Bar, Unit, draw_bars, draw_histogram, draw_lines
+from apportion.planner.report.schema import Ledger
+from apportion.planner.report.wording import is_changed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from apportion.planner.report.schema import Ledger, ReplayReport
+    from apportion.planner.report.schema import ReplayReport, WorkflowRow
 
 AGENTS = 20
 """How many agents are drawn."""
@@ -21,7 +23,10 @@ WORKFLOWS = 50
 """How many workflows are drawn."""
 
 _LABEL_CHARS = 28
-_MAX_BINS = 40
+_MAX_BINS = 24
+
+_Named = tuple[str, dict[str, str], Ledger]
+"""A label, the full names behind it, and a ledger."""
 
 _TOKENS = Unit("Tokens", "visible tokens", "tokens", figures.tokens, "visible_tokens")
 _USD = Unit("Bill", "bill", "US dollars", figures.usd, "bill_usd")
@@ -86,14 +91,14 @@ def _spread(report: ReplayReport) -> Chart:
     shares = [
         row.ledgers.bill_usd.saved_share for row in report.per_workflow if row.ledgers.bill_usd.saved_share is not None
     ]
-    bins = _bins([share * 100 for share in shares])
+    bins = [(_bin_label(low, high), low < 0, amount) for low, high, amount in _bins([share * 100 for share in shares])]
     return Chart(
         "spread",
         "How the saving is spread",
-        "Workflows by the share of their bill that planning saves. Left of zero, planning made them dearer.",
+        "Workflows by the share of their bill that planning saves; below zero, planning made them dearer.",
         draw_histogram(bins) if bins else None,
         ["Bill saved", "Workflows"],
-        [[f"{low:g} to {high:g} %", f"{amount:,}"] for low, high, amount in bins],
+        [[label, f"{amount:,}"] for label, _, amount in bins],
     )
 
 
@@ -149,27 +154,40 @@ def _agents(report: ReplayReport, unit: Unit) -> Chart:
 
 
 def _workflows(report: ReplayReport, unit: Unit) -> Chart:
+    same = [row for row in report.per_workflow if not is_changed(row) and unit.ledger(row).baseline is not None]
+    folded = same if len(same) > 1 else []
+    left_out = {row.id for row in folded}
     named = [
-        (
-            row.id,
-            {"Workflow": row.id, "Source": row.source, "Calls": f"{row.calls:,}"},
-            getattr(row.ledgers, unit.field),
-        )
+        (row.id, {"Workflow": row.id, "Source": row.source, "Calls": f"{row.calls:,}"}, unit.ledger(row))
         for row in report.per_workflow
+        if row.id not in left_out
     ]
-    return _ranking(f"workflow-{unit.field}", f"{unit.title} per workflow", "workflows", named, WORKFLOWS, unit)
+    chart_id, title = f"workflow-{unit.field}", f"{unit.title} per workflow"
+    return _ranking(chart_id, title, "workflows", named, WORKFLOWS, unit, rest=_folded(folded, unit))
+
+
+def _folded(rows: Sequence[WorkflowRow], unit: Unit) -> list[_Named]:
+    """Return one entry for workflows that planning left as they were, or none for no workflows."""
+    if not rows:
+        return []
+    total = sum(unit.ledger(row).baseline or 0.0 for row in rows)
+    label = f"{figures.count(len(rows), 'workflow')} unchanged"
+    sources = ", ".join(sorted({row.source for row in rows}))
+    full = {"Workflow": label, "Source": sources, "Calls": f"{sum(row.calls for row in rows):,}"}
+    return [(label, full, Ledger(baseline=total, planned=total, saved_share=0.0 if total else None))]
 
 
 def _ranking(
     chart_id: str,
     title: str,
     noun: str,
-    named: Iterable[tuple[str, dict[str, str], Ledger]],
+    named: Iterable[_Named],
     limit: int,
     unit: Unit,
+    rest: Sequence[_Named] = (),
 ) -> Chart:
     known = [item for item in named if item[2].baseline is not None and item[2].planned is not None]
-    largest = sorted(known, key=lambda item: item[2].baseline or 0.0, reverse=True)[:limit]
+    largest = [*sorted(known, key=lambda item: item[2].baseline or 0.0, reverse=True)[:limit], *rest]
     bars = [
         Bar(
             label,
@@ -180,12 +198,15 @@ def _ranking(
         )
         for label, (_, full, ledger) in zip(_labels([item[0] for item in largest]), largest, strict=True)
     ]
-    which = f"The {len(bars)} largest of {len(known):,}" if len(known) > len(bars) else f"All {len(bars)}"
+    drawn = len(bars) - len(rest)
+    which = f"The {drawn} largest of {len(known):,}" if len(known) > drawn else f"All {drawn}"
+    which += " changed" if rest else ""
+    last = " The last row holds all that planning left as they were." if rest else ""
     columns = list(bars[0].full) if bars else [noun.title()]
     return Chart(
         chart_id,
         title,
-        f"{which} {noun} with a known figure, by {unit.name}; beside each bar, what planning saves.",
+        f"{which} {noun} with a known figure, by {unit.name}; beside each bar, what planning saves.{last}",
         draw_bars(bars, unit, f"{title}: {unit.name}, baseline and planned"),
         [*columns, "Baseline", "Planned", "Saved"],
         [
@@ -227,10 +248,16 @@ def _range(first: int, last: int) -> str:
 
 
 def _bins(percentages: Sequence[float]) -> list[tuple[float, float, int]]:
-    """Count percentages in bins of a round width, one of whose edges is zero."""
+    """Count percentages in bins of a round width; exactly zero has a bin of its own, and none is empty."""
     if not percentages:
         return []
     span = max(*percentages, 0.0) - min(*percentages, 0.0)
     width = next((width for width in (1.0, 2.0, 5.0, 10.0, 25.0, 100.0) if span / width <= _MAX_BINS), span / _MAX_BINS)
-    counts = Counter(math.floor(value / width) for value in percentages)
-    return [(index * width, (index + 1) * width, counts[index]) for index in range(min(counts), max(counts) + 1)]
+    lows = Counter(math.floor(value / width) * width for value in percentages if value)
+    bins = [(low, low + width, amount) for low, amount in lows.items()]
+    same = sum(not value for value in percentages)
+    return sorted([*bins, (0.0, 0.0, same)] if same else bins)
+
+
+def _bin_label(low: float, high: float) -> str:
+    return f"{low:g} to {high:g} %" if low < high else "0 %, the same"

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     import altair as alt
 
+    from apportion.planner.report.schema import Ledger, WorkflowRow
+
 BASELINE, PLANNED, BAD, INK = "var(--baseline)", "var(--planned)", "var(--bad)", "var(--ink)"
 
 _ROW_PX = 22
@@ -58,6 +60,11 @@ class Unit(NamedTuple):
     axis: str
     write: Callable[[float | None], str]
     field: str
+
+    def ledger(self, row: WorkflowRow) -> Ledger:
+        """Return what a workflow has of it."""
+        found: Ledger = getattr(row.ledgers, self.field)
+        return found
 
 
 def draw_bars(bars: Sequence[Bar], unit: Unit, description: str) -> dict[str, Any] | None:
@@ -141,40 +148,29 @@ def _apart(values: Sequence[dict[str, Any]], last: float) -> list[tuple[str, int
     return [(end["series"], shift) for end, shift in zip(ends, (-6, 6), strict=True)]
 
 
-def draw_histogram(bins: Sequence[tuple[float, float, int]]) -> dict[str, Any]:
-    """Draw how many workflows fall into each `(low, high, workflows)`; what lies below zero stands out."""
+def draw_histogram(bins: Sequence[tuple[str, bool, int]]) -> dict[str, Any]:
+    """Draw how many workflows fall into each `(label, dearer, workflows)`, a row each; what is dearer stands out."""
     import altair as alt
 
-    most = max(amount for _, _, amount in bins)
     values = [
-        {
-            "low": low,
-            "high": high,
-            "workflows": amount,
-            "dearer": low < 0,
-            "Bill saved": f"{low:g} to {high:g} %",
-            "Workflows": f"{amount:,}",
-        }
-        for low, high, amount in bins
+        {"label": label, "workflows": amount, "dearer": dearer, "note": f"{amount:,}", "Bill saved": label}
+        for label, dearer, amount in bins
     ]
-    chart = (
-        alt.Chart()
-        .mark_bar(stroke="var(--page)", strokeWidth=1)
-        .encode(
-            x=alt.X(
-                "low:Q",
-                bin="binned",
-                title="share of the bill saved, in percent",
-                scale=alt.Scale(nice=False),
-                axis=alt.Axis(grid=False, tickCount=10),
-            ),
-            x2="high:Q",
-            y=alt.Y("workflows:Q", title="workflows", axis=alt.Axis(tickCount=min(5, most), format="~s")),
-            color=alt.Color("dearer:N", scale=alt.Scale(domain=[False, True], range=[PLANNED, BAD]), legend=None),
-            tooltip=["Bill saved:N", "Workflows:N"],
-        )
+    scale = alt.Scale(domain=[0, max(amount for _, _, amount in bins) * 1.2], nice=False)
+    base = alt.Chart().encode(
+        y=alt.Y("label:N", sort=None, title="share of the bill saved", axis=alt.Axis(labelColor=INK)),
+        x=alt.X("workflows:Q", title="workflows", scale=scale, axis=alt.Axis(tickCount=5, tickMinStep=1, format="~s")),
+        tooltip=["Bill saved:N", alt.Tooltip("note:N", title="Workflows")],
     )
-    return _spec(alt.layer(chart), values, "Number of workflows by share of the bill saved", height=220)
+    layers = [
+        base.mark_bar(height=14).encode(
+            color=alt.Color("dearer:N", scale=alt.Scale(domain=[False, True], range=[PLANNED, BAD]), legend=None),
+        ),
+        base.mark_text(align="left", dx=6).encode(text="note:N"),
+    ]
+    return _spec(
+        alt.layer(*layers), values, "Number of workflows by share of the bill saved", height=_ROW_PX * len(bins)
+    )
 
 
 def _spec(

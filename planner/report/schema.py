@@ -145,12 +145,16 @@ class Variance(_Part):
         coverage: Share of pairs whose use stayed within the 90 % demand quantile.
         width: Median of that quantile relative to the use.
         bias: Median of (allocated - used) / used.
+        weighted_width: The same quantiles, added up, relative to all use: each stage weighs as much as it used.
+        weighted_bias: (all allocated - all used) / all used, of the pairs that had an allocation.
     """
 
     count: int
     coverage: float | None
     width: float | None
     bias: float | None
+    weighted_width: float | None = None
+    weighted_bias: float | None = None
 
 
 class WorstWorkflow(_Part):
@@ -307,7 +311,7 @@ class AgentRow(_Part):
     Attributes:
         source: Where the logs come from.
         agent: Role or type name of the agent.
-        runs: Number of agent runs.
+        runs: Number of agent runs in which it made calls; a run that two agent types share counts for both.
         calls: Number of model calls.
         visible_tokens: Text of the log that formed the prompts.
         bill_usd: The bill.
@@ -367,7 +371,9 @@ class ReplayReport(Row):
     Attributes:
         schema: Version of this schema.
         version: Version of apportion that wrote the report.
-        complete: Whether all logs were replayed; `false` where the replay was stopped early.
+        complete: Whether the replay came to its end; `false` where it was stopped early. A limit is no stop.
+        limited: Whether the limit of `settings` was reached: only the first workflows were replayed, and logs behind
+            them were not looked at.
         seconds: Wall time of the replay.
         peak_memory_mb: Largest resident memory of the replay in megabytes.
         settings: The settings that applied.
@@ -394,6 +400,7 @@ class ReplayReport(Row):
     schema_id: Literal["apportion.replay/1"] = Field(default=SCHEMA_ID, alias="schema")
     version: str
     complete: bool
+    limited: bool = False
     seconds: float
     peak_memory_mb: float | None
     settings: dict[str, str | int | float | bool | None]

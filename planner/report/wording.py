@@ -5,6 +5,7 @@ A line feed in a value starts a new line; strings from logs are cleaned before t
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.planner.replay.results import NO_OUTPUT_USAGE, NO_PROMPT_USAGE
@@ -79,8 +80,9 @@ def headline(report: ReplayReport) -> str:
             return "Nothing can be compared: these logs allow neither a token count nor a bill."
         why = "; ".join(_unpriced(report)) or "no price applies to these logs"
         return f"With planning, the prompts would have held {text}. The bill is unknown: {why}."
-    change = _less_or_more(bill.saved_share, "less", "MORE", "the same")
-    cost = f"{_priced(report)} would have cost {usd(bill.planned)} instead of {usd(bill.baseline)}: {change}"
+    change = _less_or_more(bill.saved_share, "less", "MORE", "no change")
+    instead = "" if abs(bill.saved_share) < SAME else f" instead of {usd(bill.baseline)}"
+    cost = f"{_priced(report)} would have cost {usd(bill.planned)}{instead}: {change}"
     if text is None:
         return f"With planning, {cost}."
     if report.priced_workflows == report.workflows:
@@ -95,6 +97,9 @@ def warnings(report: ReplayReport) -> list[str]:
         found.append(
             f"PARTIAL REPORT: the replay was stopped early; the figures cover {count(report.workflows, 'workflow')}."
         )
+    if report.limited:
+        first = count(int(report.settings.get("limit") or report.workflows), "workflow")
+        found.append(f"Limited to the first {first}: other logs were not looked at.")
     bill = report.ledgers.bill_usd.saved_share
     if bill is not None and bill <= -SAME:
         found.append(f"Planning would have made {_priced(report)} dearer.")
@@ -133,6 +138,7 @@ def qualifications(report: ReplayReport) -> list[tuple[str, str]]:
     """Return what qualifies the result, as names and values: the worst case, what was missing, how it was planned."""
     return [
         *_target(report),
+        *_changed(report),
         ("Dearer than doing nothing", _dearer(report)),
         ("Worst workflow", _worst(report)),
         ("Prices", f"list prices of {report.prices_as_of}"),
@@ -256,6 +262,21 @@ def _target(report: ReplayReport) -> list[tuple[str, str]]:
     return [("Target", f"{wanted}: NOT met, {percent(reached)} reached{single}\n{why}")]
 
 
+def is_changed(row: WorkflowRow) -> bool:
+    """Whether planning changed anything of a workflow."""
+    ledgers = row.ledgers
+    four = (ledgers.visible_tokens, ledgers.real_prompt_tokens, ledgers.transmitted_tokens, ledgers.bill_usd)
+    return any(ledger.planned != ledger.baseline for ledger in four)
+
+
+def _changed(report: ReplayReport) -> list[tuple[str, str]]:
+    if not report.per_workflow or report.settings.get("enabled") is False:
+        return []
+    changed, of = sum(map(is_changed, report.per_workflow)), len(report.per_workflow)
+    rest = "" if changed == of else "; the others stayed the same" if changed else "; all stayed the same"
+    return [("Workflows changed", f"{changed:,} of {of:,}{rest}")]
+
+
 def _dearer(report: ReplayReport) -> str:
     dearer = report.dearer
     if dearer.share is None:
@@ -338,15 +359,22 @@ def _budget(use: BudgetUse) -> str:
 def _forecasts(variance: Variance) -> str:
     if not variance.count:
         return UNKNOWN
-    held = (
-        f"{percent(variance.coverage)} of {variance.count:,} within the 90{NO_BREAK}% quantile; in the median, "
-        f"forecast {times(variance.width)} what was used"
+    within = f"{percent(variance.coverage)} of {variance.count:,} stages used no more than their forecast"
+    width, median = times(variance.weighted_width), times(variance.width)
+    lines = [
+        f"{within}, the 90{NO_BREAK}% quantile of the demand.",
+        f"The forecast was {width} what was used by all together, and {median} in the median stage.",
+    ]
+    if variance.bias is not None:
+        total = None if variance.weighted_bias is None else 1 + variance.weighted_bias
+        lines.append(f"Allocated was {times(total)} what was used, and {times(1 + variance.bias)} in the median stage.")
+    if (variance.width or 0) > 2 * (variance.weighted_width or math.inf):
+        lines.append("Most stages here are short, and the forecasts are meant for long coding sessions.")
+    lines.append(
+        "The forecasts are documented priors of coding agents: they have learned nothing from these logs but the "
+        "earlier stages of the same workflow."
     )
-    allocated = "" if variance.bias is None else f", and allocated {times(1 + variance.bias)} what was used"
-    return (
-        f"{held}{allocated}\nThe forecasts are documented priors of coding agents: they have learned nothing from "
-        "these logs but the earlier stages of the same workflow."
-    )
+    return "\n".join(lines)
 
 
 def _tally(counts: dict[str, int]) -> str:

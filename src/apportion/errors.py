@@ -84,7 +84,8 @@ class MissingExtraError(ApportionError):
     """
 
     def __init__(self, feature: str, *, extra: str) -> None:
-        super().__init__(f"{feature} needs the extra '{extra}'", hint=f"Install it: pip install 'apportion[{extra}]'")
+        hint = f"Install it from the clone of apportion: pip install '/path/to/the/clone[{extra}]'"
+        super().__init__(f"{feature} needs the extra '{extra}'", hint=hint)
         self.feature = feature
         self.extra = extra
 

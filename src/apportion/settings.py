@@ -46,7 +46,9 @@ Scope = Literal["project", "user"]
 class TokenOptimizationSettings(Record):
     """Whether and how far context is shortened."""
 
-    enabled: bool = Field(default=True, description="Plan what happens to each piece of context, not only budgets.")
+    enabled: bool = Field(
+        default=True, description="Whether to plan at all; false sends, and counts, every prompt as it is."
+    )
     target_reduction: Share | None = Field(
         default=None,
         description="Share of visible prompt tokens to save; unset means as much as pays for itself.",

@@ -44,6 +44,17 @@ def test_where_there_was_nothing_to_read_the_next_step_is_told(tmp_path: Path) -
     assert advised() == "Give at least one path"
 
 
+def test_a_usual_place_that_is_missing_is_not_recommended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert advised("~/.claude/projects") == "Check the path. Logs are usually at ~/.codex/sessions (Codex), " + PI
+    claude = "Check the path. Logs are usually at ~/.claude/projects (Claude Code), "
+    assert advised(str(tmp_path / ".codex" / "sessions")) == claude + PI
+    assert advised("/no/such/file") == claude + "~/.codex/sessions (Codex)"
+
+
+PI = "~/.pi/agent/sessions (pi)"
+
+
 def test_nothing_through_standard_input_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
     assert "pipe a log into it" in str(advised("-"))

@@ -150,7 +150,42 @@ def test_a_dry_run_predicts_what_the_import_does(
     assert store.summary().workflows == 0
     assert not (store.path.parent / "t.db.key").exists()
     assert without_store.workflows == predicted.workflows == run(store, log).workflows
-    assert predicted.workflows == {Added.NEW: 2, Added.UNCHANGED: 1, Added.REPLACED: 1}
+    assert predicted.workflows == {Added.NEW: 2}
+    assert predicted.repeated == 1
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_workflow_in_two_files_counts_once_with_its_fuller_copy(
+    importer: HandmadeImporter,
+    store: TelemetryStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    order: tuple[int, ...],
+) -> None:
+    events = [Event(step=n, agent="a", agent_run="a", kind=Kind.ASSISTANT, content=str(n), call=n) for n in range(3)]
+    logs = [WorkflowLog(id="w", source="s", framework="f", events=tuple(events[:size])) for size in (2, 3)]
+    files = [write(tmp_path / name) for name in ("one", "two")]
+    held = dict(zip(files, (logs[number] for number in order), strict=True))
+    monkeypatch.setattr(importer, "read", lambda sources, _: iter([held[source.path] for source in sources]))
+    monkeypatch.setattr(
+        importing, "find_groups", lambda paths, _: [LogGroup(importer, [LogSource(path)]) for path in paths]
+    )
+    first = run(store, *files)
+    assert (first.workflows[Added.NEW], first.workflows.total(), first.repeated) == (1, 1, 1)
+    assert (first.calls[Added.NEW], first.calls.total()) == (3, 3)
+    second = run(store, *files)
+    assert (second.workflows[Added.UNCHANGED], second.workflows.total(), second.repeated) == (1, 1, 1)
+    assert (second.calls[Added.UNCHANGED], second.calls.total(), second.unchanged_files) == (3, 3, 2)
+
+
+def test_files_that_are_known_and_read_again_for_what_is_skipped_are_counted(
+    importer: HandmadeImporter, store: TelemetryStore, tmp_path: Path
+) -> None:
+    log = write(tmp_path / "log", [2**64, "x", "big"], [0, "y", "small"])
+    assert [(tally.unchanged_files, tally.read_again_files) for tally in (run(store, log), run(store, log))] == [
+        (0, 0),
+        (0, 1),
+    ]
 
 
 def test_a_store_that_fails_ends_the_import(importer: HandmadeImporter, store: TelemetryStore, tmp_path: Path) -> None:

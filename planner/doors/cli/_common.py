@@ -7,13 +7,14 @@ import os
 import signal
 import sys
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     from apportion.errors import ApportionError
@@ -65,6 +66,69 @@ def forget_output() -> None:
     """Send what is still buffered for standard output nowhere, because nobody reads it any more."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, sys.stdout.fileno())
+
+
+class Interrupts:
+    """What Ctrl-C does during long work: it is answered at once, and quick presses count as one.
+
+    The first press stops the work, and what was done so far is reported. Whoever presses several times in a hurry does
+    not lose that report; another press, later, gives it up.
+
+    Args:
+        timer: Tells the time in seconds; for tests.
+    """
+
+    def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
+        self.reportable = False
+        """Whether there is something to report already; set by the work."""
+        self._timer = timer
+        self._pressed: float | None = None
+
+    def press(self, _number: int = signal.SIGINT, _frame: FrameType | None = None) -> None:
+        """Take a press of Ctrl-C.
+
+        Raises:
+            KeyboardInterrupt: It counts.
+        """
+        now = self._timer()
+        if self._pressed is not None and now - self._pressed < HURRY_S:
+            return
+        if self._pressed is None and self.reportable:
+            _write_at_once(STOPPING)
+        self._pressed = now
+        raise KeyboardInterrupt
+
+
+HURRY_S = 1.0
+"""Presses of Ctrl-C within so many seconds count as one."""
+
+STOPPING = "stopping; writing the partial report (Ctrl-C again to give up)"
+"""The answer to Ctrl-C when there is something to report."""
+
+
+def _write_at_once(message: str) -> None:
+    """Write to standard error from a signal handler, where its buffer may be in use; over a progress bar, if any."""
+    clear = "\r\x1b[2K" if sys.stderr.isatty() else ""
+    with suppress(OSError):
+        os.write(2, f"{clear}{message}\n".encode())
+
+
+@contextmanager
+def interrupts() -> Iterator[Interrupts]:
+    """Let Ctrl-C be what `Interrupts` describes, unless something else than Python's own handler is in force."""
+    found = Interrupts()
+    if threading.current_thread() is not threading.main_thread():  # which alone may listen to signals
+        yield found
+        return
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:
+        yield found
+        return
+    signal.signal(signal.SIGINT, found.press)
+    try:
+        yield found
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

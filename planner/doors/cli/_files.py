@@ -116,7 +116,8 @@ def _check_writable(target: Output) -> None:
     path = target.path
     folder = Path(os.path.realpath(path)).parent
     if path.is_dir():
-        raise InputError("is a directory", path=target.name, hint=f"Name a file in it: {path / 'report'}")
+        usual = f"report.{target.option.removeprefix('--')}"
+        raise InputError("is a directory", path=target.name, hint=f"Name a file in it: {path / usual}")
     try:
         replaced = is_replaced(path)
     except OSError as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from apportion.planner.doors.cli._common import WIDTH, print_json
 
@@ -71,10 +73,26 @@ def get(key: Annotated[str, typer.Argument(metavar="KEY", help="Dotted name of t
     typer.echo(as_text(load_settings().get(key)))
 
 
-@commands.command("set", short_help="Write one setting to the project's file, or to yours.")
+class _SetCommand(TyperCommand):
+    """A command whose values may be negative numbers: `-1` is a value, never an option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put values behind `--` where one of them looks like an option and is a number."""
+        if "--" not in args and any(map(_NEGATIVE.match, args)):
+            options = [each for each in args if each.startswith("-") and not _NEGATIVE.match(each)]
+            args = [*options, "--", *(each for each in args if each not in options)]
+        return super().parse_args(ctx, args)
+
+
+_NEGATIVE = re.compile(r"-\.?\d")
+
+
+@commands.command("set", cls=_SetCommand, short_help="Write one setting to the project's file, or to yours.")
 def set_(
     assignment: Annotated[str, typer.Argument(metavar="KEY[=VALUE]", help="The setting, with or without its value.")],
-    value: Annotated[str | None, typer.Argument(metavar="VALUE", help="The value, if not given after '='.")] = None,
+    value: Annotated[
+        list[str] | None, typer.Argument(metavar="[VALUE]", help="The value, if not given after '='.")
+    ] = None,
     *,
     user: Annotated[
         bool, typer.Option("--user/--project", help="Write your own file, or the project's (the default).")
@@ -92,7 +110,7 @@ def set_(
     from apportion.errors import SettingsError
     from apportion.settings import load_settings, parse_value, set_setting
 
-    key, text = _split(assignment, value)
+    key, text = _split(assignment, value or [])
     parsed = parse_value(key, text)
     change = set_setting(key, parsed, scope="user" if user else "project")
     done = _what_was_done(key, parsed, change.path, changed=change.changed)
@@ -147,8 +165,17 @@ def _with_origin(value: Any, place: str, *, origin: bool) -> Any:
     return {"value": value, "origin": place} if origin else value
 
 
-def _split(assignment: str, value: str | None) -> tuple[str, str]:
+def _split(assignment: str, values: list[str]) -> tuple[str, str]:
+    """Return key and value of `KEY=VALUE`, `KEY VALUE`, or `KEY = VALUE` with the blanks anywhere."""
     key, equals, text = assignment.partition("=")
-    if bool(equals) == (value is not None):
+    words = [text] if text else []
+    for position, word in enumerate(values):
+        first = not equals and position == 0
+        equals = equals or ("=" if word.startswith("=") else "")
+        words += [word.removeprefix("=") if first else word]
+    words = [word for word in words if word] or ([""] if equals and not values else [])
+    if not words:
+        raise typer.BadParameter(f"no value given for {key.strip()}: write KEY=VALUE, or KEY VALUE")
+    if len(words) > 1:
         raise typer.BadParameter("give the value once: KEY=VALUE, or KEY VALUE")
-    return key.strip(), text if value is None else value
+    return key.strip(), words[0]

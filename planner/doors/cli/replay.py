@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from apportion.planner.doors.cli._common import BROKEN_PIPE, INTERRUPTED, complain_of, forget_output
+from apportion.planner.doors.cli._common import BROKEN_PIPE, INTERRUPTED, complain_of, forget_output, interrupts
 from apportion.planner.doors.cli._files import STDIO, Output, check_outputs, given_paths, output, write_output
 from apportion.planner.doors.cli._numbers import amount, share, whole_number
+from apportion.planner.doors.cli._stdin import watching_standard_input
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
+    from apportion.planner.doors.cli._common import Interrupts
     from apportion.planner.replay.engine import Progress
     from apportion.planner.report.schema import ReplayReport
     from apportion.settings import LoadedSettings
@@ -129,28 +131,46 @@ def replay_command(
     ] = False,
 ) -> None:
     """Replay workflow logs."""
-    with _told_when_interrupted():
-        outputs = _outputs(json_file, html_file)
-        check_outputs(outputs, paths, given_paths(paths))
-        loaded = _settings(target_reduction, jobs)
-        _say_when_off(loaded)
-        with _progress(show=not quiet) as progress:
-            report = _replay(paths, loaded, budget_tokens, budget_usd, limit, progress)
-        if not (report.complete or report.workflows):
-            raise KeyboardInterrupt
-    _deliver(report, outputs, verbose=verbose, quiet=quiet)
+    with interrupts() as pressed:
+        with _told_when_interrupted(pressed):
+            outputs = _outputs(json_file, html_file)
+            check_outputs(outputs, paths, given_paths(paths))
+            loaded = _settings(target_reduction, jobs)
+            _say_when_off(loaded)
+            with watching_standard_input(paths), _progress(show=not quiet) as progress:
+                report = _replay(
+                    paths, loaded, budget_tokens, budget_usd, limit, _noting_what_is_done(pressed, progress)
+                )
+            if not (report.complete or report.workflows):
+                raise KeyboardInterrupt
+        pressed.reportable = False  # what is interrupted from now on is the writing
+        _deliver(report, outputs, verbose=verbose, quiet=quiet)
     if not report.complete:
         raise typer.Exit(INTERRUPTED)
 
 
 @contextmanager
-def _told_when_interrupted() -> Iterator[None]:
-    """Say that nothing came of it when Ctrl-C comes before there is anything to report."""
+def _told_when_interrupted(pressed: Interrupts) -> Iterator[None]:
+    """Say that nothing came of it when Ctrl-C comes before there is anything to report, or once more before it is."""
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo("interrupted before the first workflow was done; no report was written", err=True)
+        when = "again" if pressed.reportable else "before the first workflow was done"
+        typer.echo(f"interrupted {when}; no report was written", err=True)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _noting_what_is_done(
+    pressed: Interrupts, progress: Callable[[Progress], None] | None
+) -> Callable[[Progress], None]:
+    """Let Ctrl-C know that there is something to report."""
+
+    def note(done: Progress) -> None:
+        pressed.reportable = True
+        if progress is not None:
+            progress(done)
+
+    return note
 
 
 def _outputs(json_file: str | None, html_file: str | None) -> list[Output]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,7 @@ import typer
 
 from apportion.planner.doors.cli._common import INTERRUPTED, print_json, say
 from apportion.planner.doors.cli._files import given_paths
+from apportion.planner.doors.cli._stdin import watching_standard_input
 from apportion.planner.doors.cli._tables import table
 
 if TYPE_CHECKING:
@@ -77,7 +79,8 @@ def import_command(
     given_paths(paths)  # warns of those that are missing
     settings = _settings(store, capture_content)
     tally = ImportTally()
-    with _opened(settings, dry_run=dry_run) as opened, _progress(tally, show=not quiet) as progress:
+    shown = _progress(tally, show=not quiet)
+    with watching_standard_input(paths), _opened(settings, dry_run=dry_run) as opened, shown as progress:
         try:
             import_logs(paths, opened, tally, dry_run=dry_run, progress=progress)
         except KeyboardInterrupt:
@@ -118,7 +121,7 @@ def status_command(
     if as_json:
         print_json(_status_json(settings, summary, importers))
     else:
-        _show_status(settings, summary)
+        _show_status(settings, summary, store)
         _show_importers(importers, verbose=verbose)
 
 
@@ -170,7 +173,13 @@ def _import_json(tally: ImportTally, store: Path, *, dry_run: bool) -> dict[str,
         "complete": tally.complete,
         "workflows": {added.value: tally.workflows[added] for added in Added},
         "calls": {added.value: tally.calls[added] for added in Added},
-        "files": {"found": tally.total_files, "done": tally.files, "unchanged": tally.unchanged_files},
+        "repeated": tally.repeated,
+        "files": {
+            "found": tally.total_files,
+            "done": tally.files,
+            "unchanged": tally.unchanged_files,
+            "read_again": tally.read_again_files,
+        },
         "skipped": {
             "files": tally.skipped.files,
             "lines": tally.skipped.lines,
@@ -191,9 +200,18 @@ def _show_import(tally: ImportTally, settings: TelemetrySettings, *, dry_run: bo
     say()
     say(f"{'nothing was written to' if dry_run else 'stored in'} {plain(str(settings.database))}")
     say(f"contents {'captured' if settings.capture_content else 'not captured'}")
-    known = f", {tally.unchanged_files:,} of them known and not read again" if tally.unchanged_files else ""
-    say(f"{count(tally.files, 'file')} done{known}")
+    say(f"{count(tally.files, 'file')} done{_known_files(tally)}")
+    if tally.repeated:
+        say(f"{count(tally.repeated, 'workflow')} found more than once: counted once, and no fuller copy replaced")
     _show_skipped(tally, verbose=verbose)
+
+
+def _known_files(tally: ImportTally) -> str:
+    unread = f", {tally.unchanged_files:,} of them known and not read again" if tally.unchanged_files else ""
+    again = (
+        f", {tally.read_again_files:,} known but read again to show what is skipped" if tally.read_again_files else ""
+    )
+    return unread + again
 
 
 def _show_skipped(tally: ImportTally, *, verbose: bool) -> None:
@@ -249,12 +267,13 @@ def _status_json(
     }
 
 
-def _show_status(settings: TelemetrySettings, summary: StoreSummary | None) -> None:
+def _show_status(settings: TelemetrySettings, summary: StoreSummary | None, store: Path | None) -> None:
     from apportion.planner.report.figures import count, plain
 
     say(f"store: {plain(str(settings.database))}")
     if summary is None:
-        say("  does not exist yet; create it with: apportion import PATH")
+        option = "" if store is None else f" --store {shlex.quote(str(store))}"
+        say(f"  does not exist yet; create it with: apportion import PATH{plain(option)}")
         return
     say(f"  {summary.size_bytes:,} bytes, schema version {summary.schema_version}, journal {summary.journal_mode}")
     say(f"  new contents are {'captured' if summary.capture_content else 'not captured'}")

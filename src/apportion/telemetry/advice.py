@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from apportion.telemetry._sources import SkipLog
 
@@ -20,7 +21,10 @@ UNRECOGNISED = "no importer recognises the content"
 STDIN_LABEL = "<stdin>"
 """How standard input is called in messages."""
 
-_USUAL_PLACES = "~/.claude/projects (Claude Code), ~/.codex/sessions (Codex)"
+_PLACES = {"~/.claude/projects": "Claude Code", "~/.codex/sessions": "Codex", "~/.pi/agent/sessions": "pi"}
+"""Where logs usually are, and whose."""
+
+_USUAL_PLACES = ", ".join(f"{place} ({tool})" for place, tool in list(_PLACES.items())[:2])
 
 
 def advice(skipped: SkipLog, titles: Iterable[str]) -> str | None:
@@ -33,11 +37,24 @@ def advice(skipped: SkipLog, titles: Iterable[str]) -> str | None:
     if not skipped.messages:
         return "Give at least one path"
     reasons = {message.reason for message in skipped.messages}
+    if reasons == {NO_SUCH_FILE}:
+        return _where_logs_are({message.path for message in skipped.messages})
     if reasons & {UNRECOGNISED, BINARY}:
         return f"Supported logs: {', '.join(titles)}"
     if any(message.path == STDIN_LABEL and message.reason == EMPTY_FILE for message in skipped.messages):
         return "Nothing came through standard input: pipe a log into it, or give a path"
     return next((step for reason, step in _STEPS.items() if reason in reasons), None)
+
+
+def _where_logs_are(missing: Collection[str]) -> str:
+    """Say where to look for logs, without a place that was looked at already."""
+    looked_at = {os.path.realpath(os.path.expanduser(path)) for path in missing}  # noqa: PTH111  (there may be no home)
+    others = [
+        f"{place} ({tool})"
+        for place, tool in _PLACES.items()
+        if os.path.realpath(os.path.expanduser(place)) not in looked_at  # noqa: PTH111
+    ]
+    return f"Check the path. Logs are usually at {', '.join(others[:2])}" if others else "Check the path"
 
 
 _STEPS = {

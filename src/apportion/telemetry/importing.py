@@ -68,11 +68,14 @@ class ImportTally:
     """Counts what an import did; right at every moment, also after an interrupt.
 
     Attributes:
-        workflows: Workflows by what became of them.
+        workflows: Workflows by what became of them; one that several files hold counts once.
         calls: Their model completions, likewise.
         files: Log files done with.
         total_files: Log files found.
         unchanged_files: Files that were not read again, because an earlier import read them as they are.
+        read_again_files: Files that an earlier import read as they are, and that were read again, because something of
+            them was skipped.
+        repeated: Workflows that were found more than once, usually because two files hold them.
         skipped: What could not be read.
         complete: Whether everything was done.
     """
@@ -83,8 +86,40 @@ class ImportTally:
         self.files = 0
         self.total_files = 0
         self.unchanged_files = 0
+        self.read_again_files = 0
+        self.repeated = 0
         self.skipped = SkipLog()
         self.complete = False
+        self._found: dict[str, _Found] = {}
+
+    def found(self, workflow: str, calls: int, added: Added) -> None:
+        """Count what became of a workflow that a file holds."""
+        before = self._found.get(workflow)
+        if before is None:
+            now = _Found(added, calls, files=1)
+        else:
+            self.workflows[before.added] -= 1
+            self.calls[before.added] -= before.calls
+            self.repeated += before.files == 1
+            now = before.and_again(added, calls)
+        self._found[workflow] = now
+        self.workflows[now.added] += 1
+        self.calls[now.added] += now.calls
+
+
+class _Found(NamedTuple):
+    """What became of a workflow in this import, over all files that hold it."""
+
+    added: Added
+    calls: int
+    files: int
+
+    def and_again(self, added: Added, calls: int) -> _Found:
+        """Return the same after another file that holds the workflow."""
+        if added is Added.UNCHANGED:
+            kept = max(self.calls, calls) if self.added is Added.UNCHANGED else self.calls
+            return _Found(self.added, kept, self.files + 1)
+        return _Found(added if self.added is Added.UNCHANGED else self.added, calls, self.files + 1)
 
 
 def import_logs(
@@ -118,12 +153,13 @@ def import_logs(
     for group in groups:
         reader = f"{group.importer.name} of {readers.get(group.importer.name)}"
         files = _file_group(group, reader, captured=store is not None and store.capture_content)
-        known = store.unchanged_group(files) if store is not None and files is not None else None
-        if known is not None:
-            tally.workflows[Added.UNCHANGED] += known.workflows
-            tally.calls[Added.UNCHANGED] += known.calls
+        known = store.known_group(files) if store is not None and files is not None else None
+        if store is not None and files is not None and known is not None and not known.skipped:
+            for workflow, calls in store.workflows_of(files):
+                tally.found(workflow, calls, Added.UNCHANGED)
             tally.unchanged_files += len(group.sources)
         else:
+            tally.read_again_files += len(group.sources) if known is not None else 0
             ids, record = _import_group(group, target, tally, report)
             if files is not None and store is not None and not dry_run:
                 store.finish_group(files, record, ids)
@@ -151,8 +187,7 @@ def _import_group(
                 continue
             ids.append(log.id)
             calls += log.calls
-            tally.workflows[added] += 1
-            tally.calls[added] += log.calls
+            tally.found(log.id, log.calls, added)
             report()
     finally:
         tally.skipped.extend(skipped)

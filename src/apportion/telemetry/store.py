@@ -214,17 +214,28 @@ class TelemetryStore:
             problems += [f"workflow {name} differs from its checksum" for name in damaged_workflows(connection)]
         return problems
 
-    def unchanged_group(self, group: FileGroup) -> GroupRecord | None:
-        """Return what an import of exactly these files found, or `None` where they are to be read (again).
+    def known_group(self, group: FileGroup) -> GroupRecord | None:
+        """Return what an import of exactly these files found, or `None` where there was none.
 
-        Files of which something was skipped are always read again, so that the reasons are shown again.
+        Files of which something was skipped are to be read again all the same, so that the reasons are shown again.
         """
         with self._database.reading() as connection:
             row = connection.execute(
-                "SELECT workflows, calls, skipped FROM imports WHERE path = ? AND fingerprint = ? AND skipped = 0",
+                "SELECT workflows, calls, skipped FROM imports WHERE path = ? AND fingerprint = ?",
                 (bind(group.path), group.fingerprint),
             ).fetchone()
         return None if row is None else GroupRecord(**row)
+
+    def workflows_of(self, group: FileGroup) -> list[tuple[str, int]]:
+        """Return the stored workflows that came from these files, each with its number of calls."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                "SELECT workflows.id, workflows.calls FROM imports"
+                " JOIN imported_workflows AS held ON held.import = imports.key JOIN workflows ON workflows.id = held.id"
+                " WHERE path = ? AND imports.fingerprint = ?",
+                (bind(group.path), group.fingerprint),
+            ).fetchall()
+        return [(row["id"], row["calls"]) for row in rows]
 
     def finish_group(self, group: FileGroup, record: GroupRecord, workflow_ids: Sequence[str]) -> None:
         """Note that a group of files was read to its end.

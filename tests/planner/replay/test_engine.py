@@ -15,6 +15,7 @@ import zstandard
 from apportion.errors import InputError, NothingToReplayError
 from apportion.planner.replay.engine import Progress, replay
 from apportion.planner.report.schema import ReplayReport
+from apportion.planner.report.wording import qualifications
 from apportion.records import Budget
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 LOGS = Path(__file__).parents[3] / "fixtures" / "logs"
 SESSIONS = LOGS / "sessions"
+SMALL = LOGS / "opencode"
+"""Two short workflows."""
 
 
 def lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -111,8 +114,8 @@ def test_the_report_survives_json() -> None:
 
 def test_progress_is_told_after_each_workflow() -> None:
     told: list[Progress] = []
-    report = replay([SESSIONS], progress=told.append)
-    assert [one.workflows for one in told] == [1, 2, 3]
+    report = replay([SMALL], progress=told.append)
+    assert [one.workflows for one in told] == [1, 2]
     assert told[-1].calls == report.calls
 
 
@@ -120,6 +123,15 @@ def test_a_limit_ends_the_replay_early() -> None:
     report = replay([LOGS], limit=2)
     assert report.workflows == 2
     assert report.complete
+    assert report.limited
+    assert not replay([SMALL], limit=3).limited
+    assert not replay([SMALL]).limited
+
+
+def test_switched_off_there_is_no_target_to_meet() -> None:
+    report = replay([SMALL], limit=1, enabled=False, target_reduction=0.5)
+    assert report.settings["target_reduction"] is None
+    assert "Target" not in dict(qualifications(report))
 
 
 def test_a_budget_shows_what_it_would_have_allowed() -> None:
@@ -127,7 +139,7 @@ def test_a_budget_shows_what_it_would_have_allowed() -> None:
     assert report.budget is not None
     assert report.budget.workflows_over_baseline == 3
     assert 0 < report.budget.calls_beyond_planned < report.budget.calls_beyond_baseline
-    assert replay([SESSIONS]).budget is None
+    assert replay([SMALL]).budget is None
 
 
 def test_a_budget_in_dollars_shows_what_it_would_have_allowed() -> None:
@@ -191,7 +203,7 @@ def test_ctrl_c_leaves_a_valid_partial_report(tmp_path: Path, jobs: str) -> None
         assert process.stderr is not None
         assert process.stderr.readline() == "one done\n"
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 0, process.stderr.read()
+        assert process.wait(timeout=300) == 0, process.stderr.read()
     report = ReplayReport.model_validate_json(file.read_text())
     assert not report.complete
     assert 1 <= report.workflows < 40

@@ -23,17 +23,17 @@ def test_a_worker_is_deaf_to_ctrl_c_from_its_start(capfd: pytest.CaptureFixture[
             for worker in workers:
                 os.kill(worker, signal.SIGINT)
             time.sleep(0.02)
-        assert {future.result(timeout=60) for future in futures} <= set(workers)
+        assert {future.result(timeout=300) for future in futures} <= set(workers)
     assert capfd.readouterr().err == ""
 
 
 def test_a_worker_that_works_can_be_asked_to_end() -> None:
     with worker_pool(1) as pool:
-        pid = pool.submit(os.getpid).result(timeout=60)
+        pid = pool.submit(os.getpid).result(timeout=300)
         busy = pool.submit(time.sleep, 300)
         os.kill(pid, signal.SIGTERM)
         with pytest.raises(BrokenProcessPool):
-            busy.result(timeout=60)
+            busy.result(timeout=300)
 
 
 def test_the_starting_process_hears_ctrl_c_as_before() -> None:
@@ -56,12 +56,11 @@ def test_signals_wait_while_a_process_is_started(number: signal.Signals) -> None
 
 @pytest.mark.parametrize("reason", [KeyboardInterrupt, SystemExit, ZeroDivisionError, GeneratorExit])
 def test_whatever_ends_the_block_ends_the_workers_at_once(reason: type[BaseException]) -> None:
-    began = time.monotonic()
+    busy = []
     with pytest.raises(reason), worker_pool(2) as pool:  # noqa: PT012  (leaving the block is what is tested)
-        for _ in range(4):
-            pool.submit(time.sleep, 300)
+        busy += [pool.submit(time.sleep, 300) for _ in range(4)]
         raise reason
-    assert time.monotonic() - began < 60
+    assert all(future.cancelled() or future.exception() for future in busy)  # no worker was waited for
     assert multiprocessing.active_children() == []
 
 
@@ -83,5 +82,5 @@ def test_workers_do_not_outlive_a_killed_parent() -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
     process.kill()
-    process.communicate(timeout=60)  # ends when the last process that holds its standard output has ended
+    process.communicate(timeout=300)  # ends when the last process that holds its standard output has ended
     assert process.returncode == -signal.SIGKILL

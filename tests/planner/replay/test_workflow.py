@@ -159,6 +159,17 @@ def test_a_repeated_result_is_sent_as_a_reference_and_never_raises_the_bill() ->
     assert result.totals.facts[0] == result.totals.facts[1]
 
 
+def test_every_agent_that_made_calls_in_a_run_has_that_run() -> None:
+    builder = LogBuilder("w", source="test", framework="test")
+    builder.add(Kind.USER, "task", agent="planner", agent_run="shared")
+    for call, agent in enumerate(("planner", "coder", "coder")):
+        builder.add(Kind.ASSISTANT, f"done {call}", agent=agent, agent_run="shared", call=call)
+    builder.add(Kind.ASSISTANT, "checked", agent="coder", agent_run="other", call=0)
+    log = builder.build()
+    assert log is not None
+    assert replay_workflow(log, PlanOptions()).runs_by_agent == {"planner": 1, "coder": 2}
+
+
 def test_an_unknown_price_is_no_bill_at_all() -> None:
     log = session((Kind.USER, "task", {}), (Kind.ASSISTANT, "done", {"call": 0}), model="nobody-knows-7b")
     result = replay_workflow(log, PlanOptions())

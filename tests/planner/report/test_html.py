@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from apportion.errors import InputError, MissingExtraError
-from apportion.planner.report.charts import AGENTS, WORKFLOWS, all_charts
+from apportion.planner.report.charts import AGENTS, WORKFLOWS, _bin_label, _bins, all_charts
 from apportion.planner.report.definitions import STATUS_DEFINITIONS
 from apportion.planner.report.figures import NO_BREAK, breakable
 from apportion.planner.report.html import _script, available, to_html, write_html
@@ -167,6 +167,11 @@ def test_a_partial_report_says_so(tiny_report: ReplayReport) -> None:
     assert "PARTIAL REPORT" in Page(to_html(tiny_report.model_copy(update={"complete": False}))).text
 
 
+def test_a_limited_report_says_so(tiny_report: ReplayReport) -> None:
+    limited = tiny_report.model_copy(update={"limited": True, "settings": {"limit": 2}})
+    assert "Limited to the first 2 workflows" in Page(to_html(limited)).text
+
+
 def test_strings_from_logs_stay_text_wherever_they_stand(tiny_report: ReplayReport) -> None:
     page = Page(to_html(hostile(tiny_report)))
     assert len(page.scripts) == 3
@@ -218,6 +223,30 @@ def test_the_histogram_counts_every_priced_workflow_and_splits_at_zero(large_rep
     assert sum(each["workflows"] for each in bins if each["dearer"]) == sum(share < 0 for share in known)
 
 
+def test_the_histogram_has_no_empty_rows_and_one_for_exactly_no_change() -> None:
+    bins = _bins([-30.0, -0.5, 0.0, 0.0, 0.1, 40.0])
+    assert bins == [(-30.0, -25.0, 1), (-5.0, 0.0, 1), (0.0, 0.0, 2), (0.0, 5.0, 1), (40.0, 45.0, 1)]
+    assert [_bin_label(low, high) for low, high, _ in bins[1:4]] == ["-5 to 0 %", "0 %, the same", "0 to 5 %"]
+    assert _bins([0.0]) == [(0.0, 0.0, 1)]
+    assert _bins([]) == []
+
+
+def test_workflows_that_did_not_change_share_one_row(
+    large_report: ReplayReport, ledger: Callable[[float | None, float], Ledger]
+) -> None:
+    same = dict.fromkeys(("visible_tokens", "real_prompt_tokens", "transmitted_tokens", "bill_usd"), ledger(1e9, 0.0))
+    rows = [
+        row.model_copy(update={"ledgers": row.ledgers.model_copy(update=same)}) if number % 2 else row
+        for number, row in enumerate(large_report.per_workflow)
+    ]
+    charts = {chart.id: chart for chart in all_charts(large_report.model_copy(update={"per_workflow": rows}))}
+    chart = charts["workflow-visible_tokens"]
+    assert chart.rows[-1][0] == "345 workflows unchanged"
+    assert len(chart.rows) == WORKFLOWS + 1
+    assert "The 50 largest of 345 changed workflows" in chart.caption
+    assert "The last row holds all that planning left as they were." in chart.caption
+
+
 def test_the_file_appears_whole_or_not_at_all(tiny_report: ReplayReport, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text("old")
@@ -257,7 +286,7 @@ def test_without_the_extra_the_error_names_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     assert not available()
-    with pytest.raises(MissingExtraError, match=r"pip install 'apportion\[report\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '/path/to/the/clone\[report\]'"):
         write_html(tiny_report, tmp_path / "report.html")
     assert list(tmp_path.iterdir()) == []
 
@@ -317,4 +346,4 @@ def _dom(path: Path, profile: Path) -> str:
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
     flags += ["--disable-background-networking", "--disable-component-update", f"--user-data-dir={profile}"]
     command = [str(BROWSER), *flags, "--virtual-time-budget=10000", "--dump-dom", path.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout

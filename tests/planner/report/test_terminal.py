@@ -14,7 +14,7 @@ from apportion.planner.report.terminal import render
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from apportion.planner.report.schema import Ledger, ReplayReport
+    from apportion.planner.report.schema import Ledger, ReplayReport, WorkflowRow
 
 
 def show(report: ReplayReport, *, width: int = 80, verbose: bool = False, colours: bool = False) -> str:
@@ -36,6 +36,14 @@ def test_the_first_sentence_says_what_was_saved(large_report: ReplayReport) -> N
     bill = large_report.ledgers.bill_usd
     sentence = rf"would have cost \${bill.planned:,.2f} instead of \${bill.baseline:,.2f}: 14\.\d % less"
     assert re.search(sentence, words(show(large_report)))
+
+
+def test_a_bill_that_stays_the_same_is_told_once(
+    large_report: ReplayReport, ledger: Callable[[float | None, float], Ledger]
+) -> None:
+    shown = words(show(with_bill(large_report, ledger(3.32, 0.0))))
+    assert "with a known price would have cost $3.32: no change." in shown
+    assert "instead" not in shown
 
 
 def test_a_loss_is_said_as_plainly_as_a_saving(
@@ -160,9 +168,11 @@ def test_the_cache_simulation_is_set_beside_the_log(large_report: ReplayReport) 
 
 
 def test_forecasts_are_told_in_times_and_as_what_they_are(large_report: ReplayReport) -> None:
-    variance = large_report.variance.model_copy(update={"bias": 147.91})
+    variance = large_report.variance.model_copy(update={"bias": 147.91, "weighted_width": 1.52, "weighted_bias": 0.31})
     shown = words(show(large_report.model_copy(update={"variance": variance}), verbose=True))
-    assert "forecast 2.41 times what was used, and allocated 149 times what was used" in shown
+    assert "The forecast was 1.52 times what was used by all together, and 2.41 times in the median stage." in shown
+    assert "Allocated was 1.31 times what was used, and 149 times in the median stage." in shown
+    assert "Most stages here are short" not in shown
     assert "documented priors of coding agents: they have learned nothing from these logs" in shown
 
 
@@ -281,6 +291,36 @@ def test_a_saving_in_the_worst_workflow_is_no_loss(large_report: ReplayReport) -
 def test_a_partial_report_says_so(large_report: ReplayReport) -> None:
     assert "PARTIAL REPORT" not in show(large_report)
     assert "PARTIAL REPORT" in show(large_report.model_copy(update={"complete": False}))
+
+
+def test_forecasts_far_above_the_median_use_are_explained(large_report: ReplayReport) -> None:
+    variance = large_report.variance.model_copy(update={"width": 70.4, "weighted_width": 1.5})
+    shown = words(show(large_report.model_copy(update={"variance": variance}), verbose=True))
+    assert "Most stages here are short, and the forecasts are meant for long coding sessions." in shown
+
+
+def test_how_many_workflows_changed_is_said(
+    large_report: ReplayReport, tiny_report: ReplayReport, ledger: Callable[[float | None, float], Ledger]
+) -> None:
+    assert "Workflows changed 690 of 690 " in words(show(large_report))
+    first, second = tiny_report.per_workflow
+    some = tiny_report.model_copy(update={"per_workflow": [first, unchanged(second, ledger)]})
+    assert "Workflows changed 1 of 2; the others stayed the same" in words(show(some))
+    none = tiny_report.model_copy(update={"per_workflow": [unchanged(first, ledger), unchanged(second, ledger)]})
+    assert "Workflows changed 0 of 2; all stayed the same" in words(show(none))
+    off = large_report.model_copy(update={"settings": {"enabled": False}})
+    assert "Workflows changed" not in show(off)
+
+
+def unchanged(row: WorkflowRow, ledger: Callable[[float | None, float], Ledger]) -> WorkflowRow:
+    same = dict.fromkeys(("visible_tokens", "real_prompt_tokens", "transmitted_tokens", "bill_usd"), ledger(100.0, 0.0))
+    return row.model_copy(update={"ledgers": row.ledgers.model_copy(update=same)})
+
+
+def test_a_limited_report_says_so(large_report: ReplayReport) -> None:
+    assert "Limited" not in show(large_report)
+    limited = large_report.model_copy(update={"limited": True, "settings": {"limit": 690}})
+    assert "Limited to the first 690 workflows: other logs were not looked at." in words(show(limited))
 
 
 def test_the_first_messages_about_skipped_input_are_shown(large_report: ReplayReport) -> None:

@@ -11,12 +11,15 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from typer.testing import CliRunner
 
-from apportion.planner.doors.cli import main
+from apportion.planner.doors.cli import app, main
+from apportion.planner.doors.cli._common import HURRY_S, STOPPING, Interrupts
 from apportion.planner.doors.cli.replay import MOST_JOBS, MOST_TOKENS, MOST_USD
 from apportion.records import Budget
 from apportion.settings import parse_value
@@ -82,7 +85,7 @@ def start(*arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
 
 def finish(process: subprocess.Popen[str]) -> Answer:
     """Wait until the process and all that it started have closed their outputs."""
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     return Answer(process.returncode, out or "", err or "")
 
 
@@ -215,7 +218,7 @@ def test_two_outputs_are_two_files(run: Callable[..., Answer], log: Path, place:
     ("name", "message"),
     [
         ("missing/report.json", "error: missing: the directory does not exist\nhint: Create it first\n"),
-        ("folder", "error: folder: is a directory\nhint: Name a file in it: folder/report\n"),
+        ("folder", "error: folder: is a directory\nhint: Name a file in it: folder/report.json\n"),
         ("", "error: --json needs the name of a file, not an empty one\nhint: Is a variable empty?\n"),
         ("log.jsonl/report.json", "error: log.jsonl/report.json: cannot be written: Not a directory\n"),
     ],
@@ -338,7 +341,7 @@ def ctrl_c(process: subprocess.Popen[str]) -> None:
 
 
 def wait_for(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 50
+    deadline = time.monotonic() + 300
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -414,14 +417,39 @@ def test_ctrl_c_between_workflows_leaves_a_partial_report(place: Path) -> None:
     shown = b""
     while not re.search(rb"[1-9]\d* workflows", shown):
         shown += os.read(terminal, 4096)
-    ctrl_c(process)
+    for _ in range(4):  # an impatient user
+        ctrl_c(process)
+        time.sleep(0.02)
     answer = finish(process)
+    shown += os.read(terminal, 65536)
     os.close(terminal)
     assert answer.code == 130
+    assert shown.count(STOPPING.encode()) == 1
     assert "PARTIAL REPORT" in answer.out
     report = json.loads(Path("report.json").read_text())
     assert not report["complete"]
     assert 1 <= report["workflows"] < 60
+
+
+def test_quick_presses_of_ctrl_c_count_as_one_and_a_later_one_gives_up(capfd: pytest.CaptureFixture[str]) -> None:
+    now = 100.0
+    interrupts = Interrupts(timer=lambda: now)
+    interrupts.reportable = True
+    with pytest.raises(KeyboardInterrupt):
+        interrupts.press()
+    assert capfd.readouterr().err == f"{STOPPING}\n"
+    now += 0.9 * HURRY_S
+    interrupts.press()
+    now += 0.2 * HURRY_S
+    with pytest.raises(KeyboardInterrupt):
+        interrupts.press()
+    assert capfd.readouterr().err == ""
+
+
+def test_ctrl_c_with_nothing_to_report_promises_no_report(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Interrupts(timer=lambda: 100.0).press()
+    assert capfd.readouterr().err == ""
 
 
 # ------------------------------------------------------------------ help
@@ -432,15 +460,16 @@ COMMANDS += [("config", name) for name in ("show", "get", "set", "path")]
 
 
 def help_on(*command: str) -> str:
-    """Return what the package, run as a module, says about a command on a terminal of 80 columns."""
-    return subprocess.run(
-        [sys.executable, "-m", "apportion", *command, "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-        env=os.environ | {"COLUMNS": "80"},
-    ).stdout
+    """Return what a command says about itself on a terminal of 80 columns."""
+    shown = CliRunner().invoke(app, [*command, "--help"], prog_name="apportion", env={"COLUMNS": "80"})
+    assert shown.exit_code == 0
+    return shown.stdout
+
+
+def test_the_package_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "apportion", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    assert done.stdout == f"apportion {version('apportion')}\n"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
