@@ -243,6 +243,48 @@ def chosen(compiled: Compiled, choice: Choice, cell: tuple[int, int, int]) -> bo
     return choice.modes[agent] == mode and (slot < 0 or choice.options[agent][slot] == option)
 
 
+def from_plan(compiled: Compiled, plan: Plan) -> Choice | None:
+    """Return a plan as a choice for a problem, or `None` where it is about other agents, variants, pieces or forms."""
+    agents = compiled.problem.agents
+    if [agent.id for agent in agents] != [entry.agent_id for entry in plan.agents]:
+        return None
+    columns = [_entry(compiled, position, entry) for position, entry in enumerate(plan.agents)]
+    if any(column is None for column in columns):
+        return None
+    modes, options, quanta, preloads = zip(*[column for column in columns if column is not None], strict=True)
+    return Choice(modes, options, quanta, preloads)
+
+
+def _entry(compiled: Compiled, position: int, entry: AgentPlan) -> tuple[int, tuple[int, ...], int, bool] | None:
+    slots = compiled.value.shape[1]
+    if entry.variant_id is None:
+        return DEFERRED, (0,) * slots, 0, False
+    agent = compiled.problem.agents[position]
+    names = [variant.id for variant in agent.variants]
+    uses = [use.item_id for use in agent.uses]
+    if entry.variant_id not in names or [piece.item_id for piece in entry.pieces] != uses:
+        return None
+    number = names.index(entry.variant_id)
+    mode = next(
+        (m for m in compiled.modes_of(position) if compiled.modes[m][1:3] == (number, entry.price_tier)), DEFERRED
+    )
+    options = [0] * slots
+    for slot, piece in enumerate(entry.pieces):
+        forms = ["keep" if form is None else form.id for form in compiled.options[position][slot]]
+        if piece.form not in forms:
+            return None
+        options[slot] = forms.index(piece.form)
+    ways = [way.id for way in agent.hand_backs]
+    if entry.hand_back is not None:
+        if entry.hand_back not in ways:
+            return None
+        options[-1] = ways.index(entry.hand_back)
+    work = (entry.work_tokens - agent.variants[number].floor_tokens) // QUANTUM_TOKENS
+    if mode == DEFERRED or work < 0:
+        return None
+    return mode, tuple(options), min(work, int(compiled.quanta[mode].sum())), entry.preload
+
+
 def to_plan(
     problem: Problem,
     compiled: Compiled,

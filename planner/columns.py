@@ -249,9 +249,7 @@ def reduced_values(dual: Dual, columns: Columns, prices: Prices, weights: Weight
     return values
 
 
-def select(
-    dual: Dual, columns: Columns, prices: Sequence[Prices], *, per_agent: int, weights: Weights = VALUE
-) -> Ints:
+def select(dual: Dual, columns: Columns, prices: Sequence[Prices], *, per_agent: int, weights: Weights = VALUE) -> Ints:
     """Return which columns to combine: the best of each agent at each of some prices, and those that must be offered.
 
     Args:

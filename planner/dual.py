@@ -128,7 +128,7 @@ class Dual:
         self._rows = np.arange(len(compiled.modes))
         self._starts = compiled.first_mode[:-1]
         self._links = _LinkIndex.of(compiled)
-        self.link_count = self._links.count
+        self.link_count = self._links.links
         self._worth: float | None = None
 
     def zero(self) -> Prices:
@@ -466,7 +466,7 @@ class _LinkIndex(NamedTuple):
     """Links as flat indices: cells of options, and modes as a whole; links of shared forms come last.
 
     Attributes:
-        count: All links.
+        links: How many links there are.
         cells: `(cell, link, sign)` of options: +1 needs, -1 gives.
         places: Mode, slot and option of each of these cells.
         runs: `(mode, link, sign)` of modes.
@@ -476,7 +476,7 @@ class _LinkIndex(NamedTuple):
         agent_of: Agent of each mode.
     """
 
-    count: int
+    links: int
     cells: tuple[Ints, Ints, Floats]
     places: tuple[Ints, Ints, Ints]
     runs: tuple[Ints, Ints, Floats]
@@ -508,7 +508,8 @@ class _LinkIndex(NamedTuple):
                     form_of.append(number)
                 cells.append(((mode * slots + slot) * width + option, by_agent[agent], 1.0))
         return cls(
-            len(form_of), _columns(cells), _places(cells, slots, width), _columns(runs), np.array(form_of, dtype=np.int64),
+            len(form_of), _columns(cells), _places(cells, slots, width), _columns(runs),
+            np.array(form_of, dtype=np.int64),
             np.array([float(form.prepare_nusd) for form in compiled.shared]), compiled.value.shape, compiled.agent_of,
         )  # fmt: skip
 
@@ -535,9 +536,9 @@ class _LinkIndex(NamedTuple):
         row, slot, option = self.places
         held = chosen[row] & (choice[row, slot] == option)
         _, link, sign = self.cells
-        used = np.bincount(link, weights=sign * held, minlength=self.count)
+        used = np.bincount(link, weights=sign * held, minlength=self.links)
         row, link, sign = self.runs
-        used += np.bincount(link, weights=sign * chosen[row], minlength=self.count)
+        used += np.bincount(link, weights=sign * chosen[row], minlength=self.links)
         if self.prepare.size:
             of_forms = self.form_of >= 0
             used[of_forms] -= made[self.form_of[of_forms]]

@@ -27,9 +27,12 @@ from apportion.planner.budgets.problem import QUANTUM_TOKENS
 from apportion.planner.choice import Choice
 from apportion.planner.compiled import NO_LIMIT
 from apportion.planner.dual import Prices, Weights
+from apportion.planner.exact import parameters, run_cp_sat
 from apportion.planner.problem import SAFE_SUM
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from ortools.sat.python.cp_model_helper import CpModelProto, SatParameters
 
@@ -42,9 +45,6 @@ if TYPE_CHECKING:
 
 Terms = tuple[list[int], list[int]]
 """Variables and their coefficients."""
-
-SEED = 1
-"""Fixed, so that equal problems get equal plans."""
 
 MAX_WALL_S = 5.0
 """Safety net for a machine that is busy with something else."""
@@ -78,12 +78,18 @@ class Work(NamedTuple):
         return cls(folded, (abs(number - paying + 0.5) < FREE_SEGMENTS) & (compiled.quanta > 0))
 
 
+class Limits(NamedTuple):
+    """How long CP-SAT may take: in its own deterministic unit, and in seconds until a deadline."""
+
+    deterministic_time: float
+    wall_s: float = MAX_WALL_S
+
+
 class Answer(NamedTuple):
-    """What CP-SAT says: its status, the plan if there is one, and whether the clock stopped it."""
+    """What CP-SAT says: its status, and the plan if there is one."""
 
     status: str
     choice: Choice | None
-    by_clock: bool
 
 
 class Relaxation(NamedTuple):
@@ -286,25 +292,32 @@ class Master:
 
     # Questions.
 
-    def decide(self, least_value: int, *, deterministic_time: float, hint: Choice | None = None) -> Answer:
+    def change_limits(self, amounts: Sequence[int]) -> None:
+        """Change how much there is of each limit; everything else stays, which makes re-planning cheap."""
+        model = self._asked(0)
+        for number, amount in enumerate(amounts):
+            domain = model.constraints[self._first_limit + number].linear.domain
+            domain[0], domain[1] = min(domain[0], amount), amount
+
+    def decide(self, least_value: int, *, limit: Limits, hint: Choice | None = None) -> Answer:
         """Ask for any plan that is worth at least `least_value`."""
         model = self._asked(least_value)
-        return self._solve(model, _decision(deterministic_time), hint)
+        return self._solve(model, _decision(limit), hint)
 
-    def cheapest(self, least_value: int, *, deterministic_time: float, gap: float, hint: Choice | None) -> Answer:
+    def cheapest(self, least_value: int, *, limit: Limits, gap: float, hint: Choice | None) -> Answer:
         """Ask for the cheapest plan that is worth at least `least_value`."""
         model = self._asked(least_value)
         model.objective.vars.extend(self._cost[0])
         model.objective.coeffs.extend(self._cost[1])
-        return self._solve(model, _optimisation(deterministic_time, gap), hint)
+        return self._solve(model, _optimisation(limit, gap), hint)
 
-    def best(self, least_value: int, *, deterministic_time: float, gap: float, hint: Choice | None) -> Answer:
+    def best(self, least_value: int, *, limit: Limits, gap: float, hint: Choice | None) -> Answer:
         """Ask for the plan that is worth most, if any is worth at least `least_value`."""
         model = self._asked(least_value)
         model.objective.vars.extend(self._value[0])
         model.objective.coeffs.extend([-amount for amount in self._value[1]])
         model.objective.scaling_factor = -1.0
-        return self._solve(model, _optimisation(deterministic_time, gap), hint)
+        return self._solve(model, _optimisation(limit, gap), hint)
 
     def _asked(self, least_value: int) -> CpModelProto:
         """Return the model without an objective, and with a least value."""
@@ -324,6 +337,7 @@ class Master:
         for literals in self._exactly_one_rows:
             model.constraints.add().exactly_one.literals.extend(literals)
         limits = [(terms, limit.amount) for terms, limit in zip(self._limits, self._compiled.limits, strict=True)]
+        self._first_limit = len(self._exactly_one_rows) + len(self._at_most_rows)
         for (variables, amounts), most in (*self._at_most_rows, *limits):
             row = model.constraints.add().linear
             row.vars.extend(variables)
@@ -397,19 +411,14 @@ class Master:
         agents = self._compiled.agent_of
         return [len({int(agents[mode]) for mode, _, _ in form.cells}) for form in self._compiled.shared]
 
-    def _solve(self, model: CpModelProto, parameters: SatParameters, hint: Choice | None) -> Answer:
-        from ortools.sat.python.cp_model_helper import SolveWrapper
-
+    def _solve(self, model: CpModelProto, settings: SatParameters, hint: Choice | None) -> Answer:
         model.clear_solution_hint()
         if hint is not None:
             self._hint(model, hint)
-        wrapper = SolveWrapper()
-        wrapper.set_parameters(parameters)
-        response = wrapper.solve(model)  # type: ignore[no-untyped-call]
+        response = run_cp_sat(model, settings)
         status = response.status.name
         found = status in {"OPTIMAL", "FEASIBLE"}
-        choice = self._read(list(response.solution)) if found else None
-        return Answer(status, choice, response.wall_time >= MAX_WALL_S)
+        return Answer(status, self._read(list(response.solution)) if found else None)
 
     def _hint(self, model: CpModelProto, choice: Choice) -> None:
         columns = self._columns
@@ -441,32 +450,24 @@ class Master:
         return Choice(tuple(modes), tuple(options), tuple(quanta), tuple(preloads))
 
 
-def _base(deterministic_time: float) -> SatParameters:
+def _base(limit: Limits) -> SatParameters:
     """Return the settings of the hot path: one worker, no presolve, the linear relaxation does the work."""
-    from ortools.sat.python.cp_model_helper import SatParameters
-
-    parameters = SatParameters()
-    parameters.num_workers = 1
-    parameters.random_seed = SEED
-    parameters.cp_model_presolve = False
-    parameters.linearization_level = 2
-    parameters.cut_level = 0
-    parameters.cp_model_probing_level = 0
-    parameters.symmetry_level = 0
-    parameters.use_sat_inprocessing = False
-    parameters.max_deterministic_time = deterministic_time
-    parameters.max_time_in_seconds = MAX_WALL_S
-    parameters.catch_sigint_signal = False  # else CP-SAT leaves Ctrl-C killing the process without a word
-    return parameters
+    settings = parameters(limit.deterministic_time, presolve=False, relative_gap=0.0)
+    settings.cut_level = 0
+    settings.cp_model_probing_level = 0
+    settings.symmetry_level = 0
+    settings.use_sat_inprocessing = False
+    settings.max_time_in_seconds = min(settings.max_time_in_seconds, limit.wall_s)
+    return settings
 
 
-def _decision(deterministic_time: float) -> SatParameters:
-    parameters = _base(deterministic_time)
-    parameters.stop_after_first_solution = True
-    return parameters
+def _decision(limit: Limits) -> SatParameters:
+    settings = _base(limit)
+    settings.stop_after_first_solution = True
+    return settings
 
 
-def _optimisation(deterministic_time: float, gap: float) -> SatParameters:
-    parameters = _base(deterministic_time)
-    parameters.relative_gap_limit = gap
-    return parameters
+def _optimisation(limit: Limits, gap: float) -> SatParameters:
+    settings = _base(limit)
+    settings.relative_gap_limit = gap
+    return settings

@@ -22,16 +22,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from apportion.errors import PlanError
-from apportion.planner.choice import Choice, cost, to_plan, value, violations
+from apportion.planner.choice import Choice, cost, from_plan, to_plan, value, violations
 from apportion.planner.columns import Pool, reduced_values, select
 from apportion.planner.compiled import compile_problem
 from apportion.planner.dual import BOUND_SOURCE, VALUE, Dual, Prices, Pricing, Weights
 from apportion.planner.improve import fill_work, preload_what_helps
-from apportion.planner.master import Master, Relaxation, Work
+from apportion.planner.master import Limits, Master, Relaxation, Work
 from apportion.planner.plan import LimitPrice
 from apportion.planner.validate import validate_plan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from apportion.planner.columns import Columns
     from apportion.planner.compiled import Compiled
     from apportion.planner.plan import Plan, Source, Stop
@@ -70,11 +72,17 @@ class Effort:
     exact: float = 0.0
 
 
+LOWEST = -(2**52)
+"""A value below that of any plan."""
+
 MANY_AGENTS = 30
 """Above this the linear relaxation is rounded: it leaves only a few agents torn, however many there are."""
 
 TORN = 1e-6
 """What counts as fractional in the linear relaxation."""
+
+ROUNDING_TIMES = 10
+"""How much longer than about a few agents CP-SAT may decide about many."""
 
 NEARLY_TORN = 40
 """Certain agents that CP-SAT may decide about as well: those with the best second choice."""
@@ -111,11 +119,41 @@ class Search:
         self.cost_bound: int | None = None
         self.source: Source = "columns"
         self.degraded: list[str] = []
+        self.master: Master | None = None
+
+    def start_from(self, plan: Plan | None) -> None:
+        """Keep a running plan as long as nothing better is found."""
+        choice = None if plan is None else from_plan(self.compiled, plan)
+        if choice is not None and not violations(self.compiled, choice):
+            self.choice = choice
+            self.pool.add_choice(choice)
+
+    def change_limits(self, amounts: Sequence[int], clock: Clock) -> None:
+        """Start anew with other amounts of the same limits; columns, prices and the last model are kept.
+
+        What the agents do at the last prices does not depend on the amounts, so the new bound needs no pricing.
+        """
+        old = self.dual.amounts.copy()
+        self.compiled.limits[:] = [
+            limit._replace(amount=amount) for limit, amount in zip(self.compiled.limits, amounts, strict=True)
+        ]
+        self.dual.amounts[:] = amounts
+        change = float((self.prices.limits * (self.dual.amounts - old)).sum())
+        self.bound = math.floor(self.bound + change + abs(self.bound) * 1e-12) + 1
+        self.clock = clock
+        self.choice = self.least_value = self.cost_bound = None
+        self.source, self.degraded = "columns", []
+        if self.master is not None:
+            self.master.change_limits(amounts)
 
     # First phase: value.
 
     def maximise_value(self) -> None:
         """Look for a plan whose value is within the wanted gap of the bound."""
+        if self.master is not None:
+            self._ask(self.master, self.effort.decide)
+            if self.done:
+                return
         free = self.dual.price(self.dual.zero(), VALUE, latency=True)
         self._lower_bound(self.dual.zero(), free.bound)
         self.pool(free)
@@ -187,14 +225,7 @@ class Search:
         chosen = columns.take(rows)
         chosen = chosen._replace(needed=np.zeros_like(chosen.needed))
         master = Master(self.dual, chosen, work)
-        target = self.bound - int(self.effort.gap * abs(self.bound))
-        answer = master.decide(target, deterministic_time=10 * self.effort.decide)
-        if answer.choice is None:
-            least = -(2**52) if self.choice is None else value(self.compiled, self.choice) + 1
-            answer = master.best(
-                least, deterministic_time=10 * self.effort.decide, gap=self.effort.gap / 4, hint=self.choice
-            )
-        self._offer(answer.choice)
+        self._ask(master, ROUNDING_TIMES * self.effort.decide)
 
     def _solve_whole(self) -> None:
         """Ask CP-SAT for a better plan on the whole model; its own bound is not used, only its plan."""
@@ -266,6 +297,9 @@ class Search:
             tuple(mode >= 0 and bool(free.preload[mode]) for mode in modes),
         )
 
+    def _limits(self, deterministic_time: float) -> Limits:
+        return Limits(deterministic_time, self.clock.left_s)
+
     def _offer(self, choice: Choice | None) -> bool:
         """Keep a choice if it can be carried out and is worth more than what is known."""
         if choice is None or violations(self.compiled, choice):
@@ -277,18 +311,21 @@ class Search:
         return True
 
     def _decide(self) -> None:
-        """Ask CP-SAT for a plan within the gap; where it refuses, the best of the pool is still a plan."""
+        """Let CP-SAT combine the best columns of the pool."""
         pool = self.pool.columns()
         columns = pool.take(select(self.dual, pool, [self.prices], per_agent=self.effort.per_agent))
         net = self.dual.reduced(self.prices, VALUE).segments
         master = Master(self.dual, columns, Work.near_margin(self.compiled, net))
-        target = self.bound - int(self.effort.gap * abs(self.bound))
-        answer = master.decide(target, deterministic_time=self.effort.decide)
+        self._ask(master, self.effort.decide)
+
+    def _ask(self, master: Master, deterministic_time: float) -> None:
+        """Ask CP-SAT for a plan within the gap; where it refuses, the best of the columns is still a plan."""
+        self.master = master
+        limit = self._limits(deterministic_time)
+        answer = master.decide(self.bound - int(self.effort.gap * abs(self.bound)), limit=limit)
         if answer.choice is None:
-            least = -(2**52) if self.choice is None else value(self.compiled, self.choice) + 1
-            answer = master.best(
-                least, deterministic_time=self.effort.decide, gap=self.effort.gap / 4, hint=self.choice
-            )
+            least = LOWEST if self.choice is None else value(self.compiled, self.choice) + 1
+            answer = master.best(least, limit=limit, gap=self.effort.gap / 4, hint=self.choice)
         self._offer(answer.choice)
 
     # Second phase: cost.
@@ -316,7 +353,7 @@ class Search:
         chosen = pool.take(select(self.dual, pool, [prices], per_agent=self.effort.per_agent, weights=weights))
         work = Work.near_margin(self.compiled, self.dual.reduced(prices, weights).segments)
         answer = Master(self.dual, chosen, work).cheapest(
-            least, deterministic_time=self.effort.cheapen, gap=self.effort.gap, hint=self.choice
+            least, limit=self._limits(self.effort.cheapen), gap=self.effort.gap, hint=self.choice
         )
         better = answer.choice
         if better is None or violations(self.compiled, better) or value(self.compiled, better) < least:
@@ -354,6 +391,11 @@ class Clock:
         self._end = None if deadline_ms is None else time.perf_counter() + deadline_ms / 1e3
 
     @property
+    def left_s(self) -> float:
+        """Seconds until the deadline, a moment at least."""
+        return 3600.0 if self._end is None else max(1e-3, self._end - time.perf_counter())
+
+    @property
     def over(self) -> bool:
         """Whether the deadline has passed."""
         return self._end is not None and time.perf_counter() >= self._end
@@ -375,7 +417,7 @@ def plan_workflow(
         problem: What is to be planned.
         deadline_ms: When to stop improving; a plan that fits is looked for all the same. `None` means never.
         effort: How hard to look.
-        running: A plan that is being carried out; among equally good ones it is kept.
+        running: A plan that is being carried out; it is kept if it still fits and is within the gap.
 
     Raises:
         InfeasiblePlanError: The mandatory part does not fit; the error names what is in conflict and what is missing.
@@ -383,10 +425,10 @@ def plan_workflow(
     clock = Clock(deadline_ms)
     compiled = compile_problem(problem)
     search = Search(compiled, effort, clock)
+    search.start_from(running)
     search.maximise_value()
     if not clock.over:
         search.lower_cost()
-    del running
     return finish(problem, search)
 
 
