@@ -67,7 +67,7 @@ class Columns(NamedTuple):
 
     def take(self, rows: Ints) -> Columns:
         """Return some of the columns."""
-        return Columns(*(part[rows] for part in self))
+        return Columns(*[part[rows] for part in self])  # type: ignore[arg-type]
 
 
 class Pool(Visit):

@@ -198,7 +198,7 @@ class Dual:
         return Pricing(bound, mode, choice, preload, values, agent_values, *left)
 
     def _best_modes(self, values: Floats, agent_values: Floats) -> Ints:
-        is_best = values >= agent_values[self.compiled.agent_of]
+        is_best: NDArray[np.bool_] = values >= agent_values[self.compiled.agent_of]
         first = np.where(is_best, self._rows, len(values))
         mode: Ints = np.minimum.reduceat(first, self._starts)
         return mode
@@ -210,10 +210,11 @@ class Dual:
         beyond = np.arange(gain.shape[1])[None, :] >= self.compiled.chain[:, None]
         gain[beyond] = -np.inf
         length = gain.argmax(axis=1)
-        most = gain[self._rows, length]
+        most: Floats = gain[self._rows, length]
         intact = (np.arange(gain.shape[1])[None, :] <= length[:, None]) & (most > 0.0)[:, None]
         choice[intact] = KEEP
-        return np.maximum(most, 0.0)
+        gained: Floats = np.maximum(most, 0.0)
+        return gained
 
     def _within_latency(
         self, reduced: Reduced, values: Floats, choice: Ints, preload: NDArray[np.bool_], memory: float
@@ -382,8 +383,8 @@ class Dual:
         """
         options, _, _ = self._many(grid, weights)
         if self.link_count and links.any():
-            charged = np.zeros(options.shape[1:])
-            self._links.charge(links, charged, np.zeros(charged.shape[0]))
+            charged = np.zeros(self.compiled.value.shape)
+            self._links.charge(links, charged, np.zeros(len(self._rows)))
             options += charged
         best: Ints = options.argmax(axis=3)
         return best
@@ -536,9 +537,9 @@ class _LinkIndex(NamedTuple):
         row, slot, option = self.places
         held = chosen[row] & (choice[row, slot] == option)
         _, link, sign = self.cells
-        used = np.bincount(link, weights=sign * held, minlength=self.links)
+        used: Floats = np.bincount(link, weights=sign * held, minlength=self.links).astype(np.float64)
         row, link, sign = self.runs
-        used += np.bincount(link, weights=sign * chosen[row], minlength=self.links)
+        used = used + np.bincount(link, weights=sign * chosen[row], minlength=self.links)
         if self.prepare.size:
             of_forms = self.form_of >= 0
             used[of_forms] -= made[self.form_of[of_forms]]
@@ -643,9 +644,10 @@ class LatencySolution:
         columns = rows[:, None]
         nothing = self._last.shape[1] - 1
         level = np.maximum(room, 0)
-        choice = np.full(self._options.shape[:2], KEEP, dtype=np.int64)
+        modes, slots, _ = self._options.shape
+        choice = np.full((modes, slots), KEEP, dtype=np.int64)
         broken = np.ones(len(rows), dtype=np.bool_)
-        for slot in range(choice.shape[1] - 1, -1, -1):
+        for slot in range(slots - 1, -1, -1):
             before = self._before[slot]
             left = level[:, None] - self._ticks[:, slot]
             values = before[columns, np.where(left < 0, nothing, left)] + self._options[:, slot]

@@ -384,9 +384,8 @@ class Master:
         else:
             np.add.at(aims, self._value[0], np.array(self._value[1], dtype=np.float64))
         model = ModelBuilderHelper()
-        model.fill_model_from_sparse_data(
-            np.zeros(len(self._most)), np.array(self._most, dtype=np.float64), aims, lower, upper, matrix
-        )
+        least, most = np.zeros(len(self._most)), np.array(self._most, dtype=np.float64)
+        model.fill_model_from_sparse_data(least, most, aims, lower, upper, matrix)  # type: ignore[arg-type]
         model.set_maximize(True)
         solver = ModelSolverHelper("glop")
         solver.solve(model)

@@ -43,7 +43,7 @@ def _best_by_trying(problem: QuantizedProblem) -> int:
 def _linear_optimum(problem: QuantizedProblem) -> float:
     """Return the optimum of the linear relaxation, by another algorithm: the simplex or interior points of HiGHS."""
     import numpy as np
-    from scipy.optimize import linprog  # type: ignore[import-untyped]
+    from scipy.optimize import linprog
 
     flat = [
         (agent, stage, slope, quanta)
