@@ -60,6 +60,7 @@ class Effort:
         per_agent: Columns of each agent that CP-SAT may combine.
         decide: Deterministic time of one decision of CP-SAT.
         cheapen: Deterministic time of CP-SAT in the second phase.
+        cost_columns: Whether the second phase makes columns of its own where the first had to make some.
         exact: Deterministic time of CP-SAT on the whole model, if columns do not reach the gap.
     """
 
@@ -69,6 +70,7 @@ class Effort:
     per_agent: int = 6
     decide: float = 0.02
     cheapen: float = 0.004
+    cost_columns: bool = False
     exact: float = 0.0
 
 
@@ -93,7 +95,7 @@ EXCHANGE_RATES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 QUICK = Effort()
 """For an answer before an invocation."""
 
-THOROUGH = Effort(gap=1e-3, steps=24, rounds=8, per_agent=16, decide=0.2, cheapen=0.1, exact=0.5)
+THOROUGH = Effort(gap=1e-3, steps=24, rounds=8, per_agent=16, decide=0.2, cheapen=0.1, cost_columns=True, exact=0.5)
 """For improvement in the background, what-if studies and proofs."""
 
 
@@ -185,8 +187,9 @@ class Search:
             relaxed = Master(self.dual, columns, Work.undecided(self.compiled)).relax()
             if relaxed is not None:
                 support = rows[relaxed.columns > TORN]
+                between = _between(self.prices, relaxed.prices)
                 self._price(relaxed.prices)
-                self._price(_between(self.prices, relaxed.prices))
+                self._price(between, around=False)
                 if many:
                     self._descend(self.prices, latency=True)
             near = relaxed is not None and self.bound - relaxed.objective <= self.effort.gap / 3 * abs(self.bound)
@@ -269,11 +272,14 @@ class Search:
         prices, pricing = self.dual.descend(start, steps=self.effort.steps, latency=latency, visit=self.pool)
         self._lower_bound(prices, pricing.bound)
 
-    def _price(self, prices: Prices) -> None:
-        """Let the agents answer some prices: a bound, and columns around."""
+    def _price(self, prices: Prices, *, around: bool = True) -> None:
+        """Let the agents answer some prices: a bound, the best columns, and others around them."""
         pricing = self.dual.price(prices, VALUE, latency=True)
         self._lower_bound(prices, pricing.bound)
-        self.pool.add_around(prices, VALUE, pricing)
+        if around:
+            self.pool.add_around(prices, VALUE, pricing)
+        else:
+            self.pool(pricing)
 
     def _lower_bound(self, prices: Prices, bound: float) -> None:
         """Take note of a bound; it is rounded up, so that rounding in doubles cannot make it wrong."""
@@ -337,29 +343,32 @@ class Search:
         least = min(worth, self.bound - int(TOLERANCE * abs(self.bound)))
         self.least_value = least
         prices, weights = self._prices_of_cost(least)
+        master = self.master
+        if master is None or self.effort.cost_columns:
+            master = self._master_of_cost(prices, weights, least)
         if self.clock.over:
             return
-        columns = self.pool.columns()
-        relaxed = Master(self.dual, columns, Work.undecided(self.compiled)).relax(least)
-        if relaxed is not None:
-            prices, weights = relaxed.prices, relaxed.weights
-            pricing = self.dual.price(prices, weights, latency=True)
-            self._raise_cost_bound(weights.value * least - pricing.bound)
-            self.pool.add_around(prices, weights, pricing)
-        if self.clock.over:
-            return
-        self.pool.add_choice(self.choice)
-        pool = self.pool.columns()
-        chosen = pool.take(select(self.dual, pool, [prices], per_agent=self.effort.per_agent, weights=weights))
-        work = Work.near_margin(self.compiled, self.dual.reduced(prices, weights).segments)
-        answer = Master(self.dual, chosen, work).cheapest(
-            least, limit=self._limits(self.effort.cheapen), gap=self.effort.gap, hint=self.choice
-        )
+        answer = master.cheapest(least, limit=self._limits(self.effort.cheapen), gap=self.effort.gap, hint=self.choice)
         better = answer.choice
         if better is None or violations(self.compiled, better) or value(self.compiled, better) < least:
             return
         if cost(self.compiled, better) < cost(self.compiled, self.choice):
             self.choice = better
+
+    def _master_of_cost(self, prices: Prices, weights: Weights, least: int) -> Master:
+        """Return a master problem over columns that are good for the bill; improves the bound on it on the way."""
+        assert self.choice is not None
+        self.pool.add_choice(self.choice)
+        relaxed = Master(self.dual, self.pool.columns(), Work.undecided(self.compiled)).relax(least)
+        if relaxed is not None:
+            prices, weights = relaxed.prices, relaxed.weights
+            pricing = self.dual.price(prices, weights, latency=True)
+            self._raise_cost_bound(weights.value * least - pricing.bound)
+            self.pool.add_around(prices, weights, pricing)
+        pool = self.pool.columns()
+        chosen = pool.take(select(self.dual, pool, [prices], per_agent=self.effort.per_agent, weights=weights))
+        work = Work.near_margin(self.compiled, self.dual.reduced(prices, weights).segments)
+        return Master(self.dual, chosen, work)
 
     def _prices_of_cost(self, least: int) -> tuple[Prices, Weights]:
         """Return prices of the second phase: those of the first, at the exchange rate that bounds cost best."""
