@@ -223,14 +223,17 @@ def least_shortfall(compiled: Compiled, starts: list[Choice], *, deterministic_t
     proof: Proof = "lagrangian" if weights is not None else "cp-sat" if proven else "none"
     names = weights.names(compiled) if weights is not None else model.names
     conflict, sure = minimal_conflict(model, names, [nearest, *possible], deterministic_time)
+    missing = missing_amounts(compiled, nearest)
     degraded = []
+    if any(name.startswith("latency") and _missing_ms(compiled, nearest, name) is None for name in missing):
+        degraded.append("no latency limit is long enough: more pieces take time than a limit has ticks")
     if not proven:
         degraded.append("the missing amounts may not be the least: the search was stopped")
     if not sure:
         degraded.append("the conflict may not be minimal: the search was stopped")
     if proof == "none":
         degraded.append("neither a plan nor a proof was found that there is none")
-    return Infeasible(conflict, missing_amounts(compiled, nearest), proof, nearest, tuple(degraded))
+    return Infeasible(conflict, missing, proof, nearest, tuple(degraded))
 
 
 class ElasticModel:
@@ -380,19 +383,21 @@ def minimal_conflict(
 
 
 def missing_amounts(compiled: Compiled, choice: Choice) -> dict[str, int]:
-    """Return what the limits lack for a choice, in their units."""
+    """Return what the limits lack for a choice, in their units; ticks where no latency limit is long enough."""
     missing = {name: amount for name, amount in _excess(compiled, choice).items() if amount > 0}
     return {
-        name: _missing_ms(compiled, choice, name) if name.startswith("latency") else amount
-        for name, amount in missing.items()
+        name: amount if (ms := _missing_ms(compiled, choice, name)) is None else ms for name, amount in missing.items()
     }
 
 
-def _missing_ms(compiled: Compiled, choice: Choice, name: str) -> int:
-    """Return by how many milliseconds a stage's latency limit must rise for a choice to fit.
+def _missing_ms(compiled: Compiled, choice: Choice, name: str) -> int | None:
+    """Return by how many milliseconds a stage's latency limit must rise for a choice to fit; `None` if none does.
 
-    A longer limit may have longer ticks, to which all latencies are rounded up again.
+    A longer limit may have longer ticks, to which all latencies are rounded up again: where more pieces take time than
+    a limit has ticks, none is long enough.
     """
+    if not name.startswith("latency"):
+        return None
     stage = next(stage for stage in compiled.problem.stages if name == f"latency of stage {stage.id}")
     before = stage.max_latency_ms or 0
     members = [
@@ -405,9 +410,9 @@ def _missing_ms(compiled: Compiled, choice: Choice, name: str) -> int:
         tick = max(TICK_MS, -(-limit // MAX_TICKS))
         needed = max(_ticks(compiled, choice, agent, tick) for agent in members)
         if needed <= limit // tick:
-            break
+            return limit - before
         limit = max(limit + 1, needed * tick)
-    return limit - before
+    return None
 
 
 def _ticks(compiled: Compiled, choice: Choice, agent: int, tick: int) -> int:

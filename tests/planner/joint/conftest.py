@@ -106,6 +106,8 @@ def _much(agent: Agent, items: tuple[Item, ...]) -> int:
 
 def _model(rng: Random, number: int) -> Model:
     prices = [rng.randint(1, 3_000_000) for _ in range(5)]
+    if rng.random() < 0.7:  # as providers have it: reading the cache is cheap, writing it dear
+        prices[2:] = (prices[0] // 10, prices[0] * 5 // 4, prices[0] * 2)
     names = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h")
     tiers = []
     if rng.random() < 0.3:
@@ -148,7 +150,7 @@ def _agent(
     rng: Random, number: int, stage_id: str, models: tuple[Model, ...], items: tuple[Item, ...], earlier: list[Agent]
 ) -> Agent:
     used = rng.sample(items, min(rng.choice((0, 1, 2, 2, 3, 3)), len(items)))
-    lifetime: Lifetime = rng.choice(("none", "5m", "1h"))
+    lifetime: Lifetime = rng.choice(("none", "5m", "5m", "1h"))
     variants = tuple(_variant(rng, position, models) for position in range(rng.choice((1, 1, 2))))
     return Agent(
         id=f"a{number}",
@@ -164,7 +166,7 @@ def _agent(
             )
             for item in used
         ),
-        cached_uses=0 if lifetime == "none" else rng.randint(0, len(used)),
+        cached_uses=0 if lifetime == "none" else rng.choice((len(used), rng.randint(0, len(used)))),
         cache_lifetime=lifetime,
         can_expand=rng.random() < 0.7,
         hand_backs=tuple(
