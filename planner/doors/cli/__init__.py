@@ -61,8 +61,7 @@ def main() -> None:
     """Run the command line and exit.
 
     0 done, 1 when nobody reads on, 2 for a mistake of the user, 3 where no plan fits, 130 after Ctrl-C, 143 when asked
-    to end. A mistake is
-    told in one message on standard error, without a traceback.
+    to end. A mistake is told in one message on standard error, without a traceback.
     """
     try:
         with ending_in_order_when_asked():

@@ -169,13 +169,14 @@ def _with_budget(problem: Problem, budget_tokens: int | None, budget_usd: float 
         limits["max_tokens"] = budget_tokens
     if budget_usd is not None:
         limits["max_cost_nusd"] = round(budget_usd * 1e9)
-    return Problem.parse({**dict(problem), **limits}) if limits else problem
+    fields = {name: getattr(problem, name) for name in Problem.model_fields}
+    return Problem.parse(fields | limits) if limits else problem
 
 
 def _plan(problem: Problem, deadline_ms: int | None) -> Plan:
     from apportion.planner.solver import plan_workflow
 
-    return plan_workflow(problem) if deadline_ms is None else plan_workflow(problem, deadline_ms=deadline_ms)
+    return plan_workflow(problem, deadline_ms=deadline_ms)
 
 
 def _complain_of_conflict(error: InfeasiblePlanError) -> None:
@@ -238,11 +239,12 @@ def _certificate_rows(plan: Plan) -> Iterator[tuple[str, str]]:
     from apportion.planner.problem import UNITS_PER_POINT
 
     yield "value of this plan, in points", f"{plan.points:,.1f}"
-    yield f"no plan is worth more than (by {plan.bound_source})", f"{plan.bound / UNITS_PER_POINT:,.1f}"
+    yield "no plan is worth more than", f"{plan.bound / UNITS_PER_POINT:,.1f}"
     yield "gap", f"{plan.gap:.3%}"
     if plan.cost_bound_nusd is not None:
         yield "no plan of this value is cheaper than", _usd(plan.cost_bound_nusd)
-    yield "status", f"{plan.status}, from {plan.source}, ended by {plan.stopped_by}"
+    yield "status", plan.status
+    yield "proof, choices, end", f"{plan.bound_source}, {plan.source}, {plan.stopped_by}"
 
 
 def _section(title: str, lines: list[str]) -> None:
