@@ -415,7 +415,9 @@ class Problem(Record):
         file = Path(path)
         try:
             text = file.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise InputError(f"cannot read the problem: {error.strerror or error}", path=file) from error
+        except ValueError as error:  # not UTF-8, or a name that no file can have
             raise InputError(f"cannot read the problem: {error}", path=file) from error
         try:
             data = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from apportion.errors import ApportionError
-from apportion.planner.doors.cli import config, replay, telemetry
+from apportion.planner.doors.cli import config, plan, replay, telemetry
 from apportion.planner.doors.cli._common import (
     BROKEN_PIPE,
     INTERRUPTED,
@@ -53,15 +53,15 @@ def _options(
     """Take the options that stand before a command; each does its work in a callback."""
 
 
-for module in (config, replay, telemetry):
+for module in (config, plan, replay, telemetry):
     module.register(app)
 
 
 def main() -> None:
     """Run the command line and exit.
 
-    0 done, 1 when nobody reads on, 2 for a mistake of the user, 130 after Ctrl-C, 143 when asked to end. A mistake is
-    told in one message on standard error, without a traceback.
+    0 done, 1 when nobody reads on, 2 for a mistake of the user, 3 where no plan fits, 130 after Ctrl-C, 143 when asked
+    to end. A mistake is told in one message on standard error, without a traceback.
     """
     try:
         with ending_in_order_when_asked():
