@@ -158,7 +158,7 @@ def draw_histogram(bins: Sequence[tuple[str, bool, int]]) -> dict[str, Any]:
     ]
     scale = alt.Scale(domain=[0, max(amount for _, _, amount in bins) * 1.2], nice=False)
     base = alt.Chart().encode(
-        y=alt.Y("label:N", sort=None, title="share of the bill saved", axis=alt.Axis(labelColor=INK)),
+        y=alt.Y("label:N", sort=None, title=None, axis=alt.Axis(labelColor=INK)),
         x=alt.X("workflows:Q", title="workflows", scale=scale, axis=alt.Axis(tickCount=5, tickMinStep=1, format="~s")),
         tooltip=["Bill saved:N", alt.Tooltip("note:N", title="Workflows")],
     )

@@ -98,7 +98,8 @@ def warnings(report: ReplayReport) -> list[str]:
             f"PARTIAL REPORT: the replay was stopped early; the figures cover {count(report.workflows, 'workflow')}."
         )
     if report.limited:
-        first = count(int(report.settings.get("limit") or report.workflows), "workflow")
+        limit = int(report.settings.get("limit") or report.workflows)
+        first = "workflow" if limit == 1 else count(limit, "workflow")
         found.append(f"Limited to the first {first}: other logs were not looked at.")
     bill = report.ledgers.bill_usd.saved_share
     if bill is not None and bill <= -SAME:

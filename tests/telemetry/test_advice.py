@@ -50,6 +50,9 @@ def test_a_usual_place_that_is_missing_is_not_recommended(tmp_path: Path, monkey
     claude = "Check the path. Logs are usually at ~/.claude/projects (Claude Code), "
     assert advised(str(tmp_path / ".codex" / "sessions")) == claude + PI
     assert advised("/no/such/file") == claude + "~/.codex/sessions (Codex)"
+    (tmp_path / ".claude" / "projects").mkdir(parents=True)
+    empty = "Give a directory that holds logs, usually ~/.codex/sessions (Codex), "
+    assert advised("~/.claude/projects") == empty + PI
 
 
 PI = "~/.pi/agent/sessions (pi)"

@@ -91,7 +91,7 @@ _NEGATIVE = re.compile(r"-\.?\d")
 def set_(
     assignment: Annotated[str, typer.Argument(metavar="KEY[=VALUE]", help="The setting, with or without its value.")],
     value: Annotated[
-        list[str] | None, typer.Argument(metavar="[VALUE]", help="The value, if not given after '='.")
+        list[str] | None, typer.Argument(metavar="VALUE", help="The value, if not given after '='.")
     ] = None,
     *,
     user: Annotated[

@@ -208,10 +208,9 @@ def _show_import(tally: ImportTally, settings: TelemetrySettings, *, dry_run: bo
 
 def _known_files(tally: ImportTally) -> str:
     unread = f", {tally.unchanged_files:,} of them known and not read again" if tally.unchanged_files else ""
-    again = (
-        f", {tally.read_again_files:,} known but read again to show what is skipped" if tally.read_again_files else ""
-    )
-    return unread + again
+    if not tally.read_again_files:
+        return unread
+    return f"{unread},\n  {tally.read_again_files:,} known and read again to show what is skipped"
 
 
 def _show_skipped(tally: ImportTally, *, verbose: bool) -> None:

@@ -6,9 +6,9 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Iterable, Sequence
 
-    from apportion.telemetry._sources import SkipLog
+    from apportion.telemetry._sources import Skip, SkipLog
 
 EMPTY_PATH = "an empty path was given"
 NO_SUCH_FILE = "no such file or directory"
@@ -37,8 +37,8 @@ def advice(skipped: SkipLog, titles: Iterable[str]) -> str | None:
     if not skipped.messages:
         return "Give at least one path"
     reasons = {message.reason for message in skipped.messages}
-    if reasons == {NO_SUCH_FILE}:
-        return _where_logs_are({message.path for message in skipped.messages})
+    if reasons <= {NO_SUCH_FILE, EMPTY_FOLDER}:
+        return _where_logs_are(skipped.messages)
     if reasons & {UNRECOGNISED, BINARY}:
         return f"Supported logs: {', '.join(titles)}"
     if any(message.path == STDIN_LABEL and message.reason == EMPTY_FILE for message in skipped.messages):
@@ -46,15 +46,18 @@ def advice(skipped: SkipLog, titles: Iterable[str]) -> str | None:
     return next((step for reason, step in _STEPS.items() if reason in reasons), None)
 
 
-def _where_logs_are(missing: Collection[str]) -> str:
+def _where_logs_are(messages: Sequence[Skip]) -> str:
     """Say where to look for logs, without a place that was looked at already."""
-    looked_at = {os.path.realpath(os.path.expanduser(path)) for path in missing}  # noqa: PTH111  (there may be no home)
+    looked_at = {os.path.realpath(os.path.expanduser(one.path)) for one in messages}  # noqa: PTH111  (there may be no home)
     others = [
         f"{place} ({tool})"
         for place, tool in _PLACES.items()
         if os.path.realpath(os.path.expanduser(place)) not in looked_at  # noqa: PTH111
     ]
-    return f"Check the path. Logs are usually at {', '.join(others[:2])}" if others else "Check the path"
+    places = ", ".join(others[:2])
+    if any(one.reason == NO_SUCH_FILE for one in messages):
+        return f"Check the path. Logs are usually at {places}" if places else "Check the path"
+    return f"Give a directory that holds logs, usually {places}" if places else "Give a directory that holds logs"
 
 
 _STEPS = {
