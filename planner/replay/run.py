@@ -196,7 +196,7 @@ class RunReplay:
             expansion_output_tokens=float(extra.items * EXPANSION_OUTPUT_TOKENS),
             cost=(self.tariff.cost(splits[0], output), self.tariff.cost(splits[1], output) + extra.cost),
         )
-        self._count_logged_bill(call, costs.cost[0])
+        self._count_logged_bill(call, costs.cost[0], output)
         self.totals.visible = add_pairs(self.totals.visible, costs.visible)
         self.totals.real = add_pairs(self.totals.real, costs.real)
         self.totals.transmitted = add_pairs(self.totals.transmitted, (self._entered[0], self._entered[1] + extra.sent))
@@ -530,10 +530,12 @@ class RunReplay:
                 self.totals.read_logged, (float(usage.cache_read), float(usage.prompt_tokens))
             )
 
-    def _count_logged_bill(self, call: LoggedCall, simulated: float) -> None:
-        """Set the price of the usage as logged beside the simulated one, where the log has one."""
+    def _count_logged_bill(self, call: LoggedCall, simulated: float, output: float) -> None:
+        """Set the price of the logged usage beside the simulated one; a placeholder of an output costs as counted."""
         profile = lookup(self.model) if self.tariff.priced and self.model else None
         usage = call.first.usage
+        if usage is not None and "output" in usage.estimated:
+            usage = usage.model_copy(update={"output": round(output)})
         logged = profile.cost_usd(usage) if profile is not None and usage is not None else None
         if logged is not None:
             self.totals.bill_of_logged = add_pairs(self.totals.bill_of_logged, (simulated, logged))
