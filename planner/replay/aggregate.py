@@ -261,9 +261,12 @@ def _worst(results: Sequence[WorkflowResult]) -> WorstWorkflow | None:
 
 
 def _simulator(totals: Totals) -> Simulator:
+    known = totals.bill_of_logged[1] > 0
     return Simulator(
         read_share_simulated=_share(*totals.read_simulated),
         read_share_logged=_share(*totals.read_logged),
+        bill_usd_simulated=round(totals.bill_of_logged[0], 6) if known else None,
+        bill_usd_logged=round(totals.bill_of_logged[1], 6) if known else None,
     )
 
 

@@ -35,6 +35,13 @@ if TYPE_CHECKING:
 IN_PROCESS_BYTES = 4 * 1024 * 1024
 """Inputs up to this size are replayed in this process: starting others would take longer."""
 
+MEMORY_MB = 1000
+"""Memory that a replay takes at most, unless more processes are asked for."""
+
+PARENT_MB = 250
+WORKER_MB = 350
+"""Largest resident memory of the process that reads the logs, and of one that replays them, measured on the corpus."""
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -75,8 +82,9 @@ def replay(
             for nothing where planning is switched off.
         enabled: `False` sends every prompt as it was; the report then shows no saving. This argument alone decides:
             settings and environment variables are for the command line.
-        jobs: Parallel processes; `None` takes one per processor, or this one alone for small inputs. Others are started
-            anew, so a script that asks for them needs the guard `if __name__ == "__main__":`.
+        jobs: Parallel processes; `None` takes one per processor, as far as all of them stay within 1 GB of memory, or
+            this one alone for small inputs. Others are started anew, so a script that asks for them needs the guard
+            `if __name__ == "__main__":`.
         limit: Workflows to replay at most: the first ones in the order of the logs. The report says so.
         progress: Called after each workflow.
 
@@ -140,7 +148,12 @@ def _workers(groups: list[LogGroup], jobs: int | None) -> int:
     if jobs is not None:
         return jobs
     size = sum(source.size for group in groups for source in group.sources)
-    return 1 if size <= IN_PROCESS_BYTES else os.cpu_count() or 1
+    return 1 if size <= IN_PROCESS_BYTES else _most_workers(os.cpu_count() or 1)
+
+
+def _most_workers(processors: int) -> int:
+    """Return how many processes fit the memory; each holds one workflow, and two more wait for it in this one."""
+    return max(1, min(processors, (MEMORY_MB - PARENT_MB) // WORKER_MB))
 
 
 def _results(

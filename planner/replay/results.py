@@ -11,6 +11,9 @@ NO_PROMPT_USAGE = "no prompt usage in the log: invisible overhead taken as 0"
 NO_OUTPUT_USAGE = "no output usage in the log: output counted from its text"
 """Reasons why figures of a workflow are estimated."""
 
+LOST_ORIGINAL = "an original did not come back from the handle store"
+"""Why something was left whole, or was not recoverable."""
+
 
 @dataclass(slots=True)
 class Totals:
@@ -35,6 +38,8 @@ class Totals:
     read_simulated: tuple[float, float] = (0.0, 0.0)
     """Tokens read from cache, and prompt tokens, of the calls whose cache reads are logged."""
     read_logged: tuple[float, float] = (0.0, 0.0)
+    bill_of_logged: tuple[float, float] = (0.0, 0.0)
+    """The baseline's bill of the calls whose logged usage has a price: as simulated, and as that usage costs."""
 
     def __iadd__(self, other: Totals) -> Self:
         """Add the sums of another."""

@@ -6,12 +6,14 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from apportion.compression.actions import render, restore
+from apportion.compression.actions import Rendered, render, restore
+from apportion.compression.expand_tool import expand_schema
+from apportion.compression.store import Handle
 from apportion.errors import StoreError
 from apportion.planner.masking import EXPANSION_OUTPUT_TOKENS
 from apportion.planner.prompt import PlannedPrompt, prior_need
 from apportion.planner.replay.billing import CacheClock, CacheSplit, Tariff, split_prompt, tariff
-from apportion.planner.replay.results import NO_OUTPUT_USAGE, NO_PROMPT_USAGE, Totals, add_pairs
+from apportion.planner.replay.results import LOST_ORIGINAL, NO_OUTPUT_USAGE, NO_PROMPT_USAGE, Totals, add_pairs
 from apportion.planner.replay.run_evidence import RunEvidence
 from apportion.prices import lookup
 from apportion.records import Action, Kind
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
     from apportion.compression.store import HandleStore
     from apportion.planner.masking import TokenPrices
     from apportion.planner.replay.context import LoggedCall
+    from apportion.planner.replay.regime import CacheRegime
     from apportion.telemetry.events import Event, WorkflowLog
+    from apportion.tokens import TokenizerFamily
 
 REPLACEABLE_KINDS = frozenset({Kind.TOOL_RESULT, Kind.HANDOFF_RESULT})
 """What may be masked or referred to: results of tools and of sub-agents. System text, tasks, constraints and the
@@ -31,6 +35,9 @@ model's own words always stay."""
 
 MIN_REPLACED_TOKENS = 60
 """Smaller results are never replaced: the stub would hardly be shorter."""
+
+FETCH = -1
+"""Stands in the prompt's column `piece` for the agent's own call of the expand tool, which no log holds."""
 
 
 class _Expansions(NamedTuple):
@@ -70,11 +77,21 @@ class RunReplay:
         calls: All calls of the run: the future ones are for accounting only.
         store: Keeps the originals of what is replaced.
         clock: Tells which cached prompts of the workflow are alive.
+        regime: How the run uses the prompt cache.
         may_refer: Whether repeated results may be replaced by references.
+        may_mask: Whether results may be masked: then every planned prompt offers the tool that expands them.
     """
 
     def __init__(
-        self, log: WorkflowLog, calls: Sequence[LoggedCall], *, store: HandleStore, clock: CacheClock, may_refer: bool
+        self,
+        log: WorkflowLog,
+        calls: Sequence[LoggedCall],
+        *,
+        store: HandleStore,
+        clock: CacheClock,
+        regime: CacheRegime,
+        may_refer: bool = True,
+        may_mask: bool = True,
     ) -> None:
         self.agent = calls[0].first.agent
         self.prompt = PlannedPrompt()
@@ -91,10 +108,12 @@ class RunReplay:
         self._events = log.events
         self._store = store
         self._clock = clock
+        self._regime = regime
         self._may_refer = may_refer
-        self._one_hour = False
+        self._may_mask = may_mask
         self._counter = TokenCounter(None)
-        self._overhead: float | None = None
+        self._tool_tokens = 0.0
+        self._overheads: dict[TokenizerFamily, float] = {}
         self._logged: list[int] = []
         self._logged_tokens = 0.0
         self._kept_tokens = 0.0
@@ -106,6 +125,11 @@ class RunReplay:
         self._copies: dict[str, int] = {}
         self._hidden: dict[int, int] = {}
         self._rows: dict[int, int] = {}
+        self._stubs: dict[int, str] = {}
+        self._handles: dict[int, Handle] = {}
+        self._found: dict[int, bool] = {}
+        self._verified: dict[str, bytes] = {}
+        self._held: dict[str | None, tuple[int, int]] = {}
         self._evidence = RunEvidence(log, calls)
 
     def close(self) -> None:
@@ -115,14 +139,27 @@ class RunReplay:
     @property
     def prices(self) -> TokenPrices:
         """Prices of the prompt as it would be sent now."""
-        return self.tariff.at(self.known_overhead + self._planned_tokens())
+        return self.tariff.at(self.known_overhead + self._planned_tokens()).prices
+
+    @property
+    def cached_items(self) -> int:
+        """Leading items of the planned prompt that the cache of the model holds."""
+        _, rows = self._held.get(self.model, (0, 0))
+        return min(rows, self.prompt.changed_from) if self.warm else 0
 
     def enter(self, call: LoggedCall) -> None:
         """Let the pieces that are new to this call enter both prompts."""
         self._use_model(call.first)
-        self.warm = self._clock.warm(self._name, call.first.started_at, self.tariff.ttl_s)
+        self.warm = self._may_cache and self._clock.warm(
+            (self._name, self.model), call.first.started_at, self.tariff.ttl_s
+        )
         self._entered = [0, 0]
+        if self.calls == 0 and self._may_mask:
+            schema = count_tokens(expand_schema())
+            self._by_kind[1][Kind.TOOL_DEFINITIONS] += schema
+            self._entered[1] += schema
         self._drop(call.kept)
+        self._held = {model: (min(pieces, call.kept), rows) for model, (pieces, rows) in self._held.items()}
         self._kept_tokens = self._logged_tokens
         for position in call.added:
             self._append(position)
@@ -137,28 +174,29 @@ class RunReplay:
         overhead = self._learn_overhead(call)
         visible = self._visible()
         self._count_context()
-        bodies = (self._logged_tokens, self._planned_tokens())
+        scale = self._scale(call, overhead)
+        heads = (overhead, overhead + self._tool_tokens)
         kept = (self._kept_tokens, self._planned_tokens(self.prompt.changed_from))
-        splits = self._splits(call, overhead, bodies, kept)
+        splits = self._splits(call, heads, scale)
         self._count_prefix(kept, splits[0], call)
         output = self._output_tokens(call)
-        prices = [self.tariff.at(split.read + split.written) for split in splits]
-        real = self._real_tokens(call, overhead, bodies)
         self.prompt.sent()
-        extra = self._expand_quoted(call, overhead)
+        extra = self._expand_quoted(call, heads[1], scale)
         self._note_uses(call)
         self._previous_tokens = (self._logged_tokens, self._planned_tokens())
-        for key in (self._name, (self.agent, self.model)):
+        self._held[self.model] = (len(self._logged), len(self.prompt))
+        for key in ((self._name, self.model), (self.agent, self.model)):
             self._clock.touch(key, call.first.started_at)
         self._learn(call, overhead)
         self.calls += 1
         costs = CallCosts(
             visible=(visible[0], visible[1] + extra.visible),
-            real=(real[0], real[1] + extra.tokens),
+            real=(splits[0].total, splits[1].total + extra.tokens),
             output_tokens=output,
             expansion_output_tokens=float(extra.items * EXPANSION_OUTPUT_TOKENS),
-            cost=(splits[0].cost(prices[0], output), splits[1].cost(prices[1], output) + extra.cost),
+            cost=(self.tariff.cost(splits[0], output), self.tariff.cost(splits[1], output) + extra.cost),
         )
+        self._count_logged_bill(call, costs.cost[0], output)
         self.totals.visible = add_pairs(self.totals.visible, costs.visible)
         self.totals.real = add_pairs(self.totals.real, costs.real)
         self.totals.transmitted = add_pairs(self.totals.transmitted, (self._entered[0], self._entered[1] + extra.sent))
@@ -166,14 +204,36 @@ class RunReplay:
 
     # What enters, changes and leaves the prompts.
 
+    @property
+    def _may_cache(self) -> bool:
+        return self._name not in self._regime.uncached
+
     def _use_model(self, event: Event) -> None:
-        """Take over model and cache lifetime of a call: whoever makes the call knows both."""
-        one_hour = self._one_hour or bool(event.usage is not None and event.usage.cache_write_1h)
+        """Take over the model of a call, and with it prices and the way of counting."""
         model = event.model or self.model
-        if (model, one_hour) != (self.model, self._one_hour):
-            self.model, self._one_hour = model, one_hour
-            self._counter = TokenCounter(model)
-            self.tariff = tariff(lookup(model) if model else None, one_hour=one_hour)
+        if self.calls and model == self.model:
+            return
+        self.model = model
+        hour = self._name in self._regime.one_hour
+        self.tariff = tariff(lookup(model) if model else None, one_hour=hour, cached=self._may_cache)
+        before, self._counter = self._counter, TokenCounter(model)
+        if self._may_mask:
+            self._tool_tokens = float(self._counter.estimate(expand_schema()).tokens)
+        if self.calls == 0:
+            self.known_overhead = self._tool_tokens
+        elif before.family is not self._counter.family:
+            self._count_anew()
+
+    def _count_anew(self) -> None:
+        """Count both prompts in the tokens of the model that reads them from now on."""
+        self._sizes.clear()
+        self._logged_tokens = sum(self._size(position)[1] for position in self._logged)
+        tokens, full = self.prompt.column("tokens"), self.prompt.column("full_tokens")
+        for row, piece in enumerate(self.prompt.column("piece").tolist()):
+            if piece != FETCH:
+                full[row] = self._size(piece)[1]
+                tokens[row] = self._counter.estimate(self._stubs[row]).tokens if row in self._stubs else full[row]
+        self._previous_tokens = (self._logged_tokens, self._planned_tokens())
 
     def _drop(self, kept: int) -> None:
         """Let everything behind the first `kept` logged pieces leave both prompts."""
@@ -185,13 +245,34 @@ class RunReplay:
             self._logged_tokens -= tokens
             self._evidence.leave_baseline(position)
         del self._logged[kept:]
-        for item in self.prompt.truncate(kept):
-            self._by_kind[1][self._events[item.piece].kind] -= item.visible
+        dropped = self.prompt.truncate(kept)
+        for row, item in enumerate(dropped, start=len(self.prompt)):
+            kind = Kind.TOOL_CALL if item.piece == FETCH else self._events[item.piece].kind
+            self._by_kind[1][kind] -= item.visible
+            if item.piece == FETCH:
+                continue
             if item.action is Action.KEEP:
                 self._evidence.leave_planned(item.piece)
-        self._copies = {text: row for text, row in self._copies.items() if row < len(self.prompt)}
-        self._hidden = {position: row for position, row in self._hidden.items() if row < len(self.prompt)}
-        self._rows = {position: row for position, row in self._rows.items() if row < len(self.prompt)}
+            if self._found.get(row, True):
+                self._evidence.lose(item.piece)
+        self._forget_dropped()
+
+    def _forget_dropped(self) -> None:
+        """Forget rows that have left the prompt; a stub whose expanded copy went with them hides its original again."""
+        pieces = self.prompt.column("piece").tolist()
+        self._copies = {text: row for text, row in self._copies.items() if row < len(pieces)}
+        self._stubs = {row: stub for row, stub in self._stubs.items() if row < len(pieces)}
+        self._handles = {row: handle for row, handle in self._handles.items() if row < len(pieces)}
+        self._found = {row: found for row, found in self._found.items() if row < len(pieces)}
+        self._rows, self._hidden = {}, {}
+        for row, piece in enumerate(pieces):
+            if piece == FETCH:
+                continue
+            self._rows[piece] = row
+            if self.prompt.action(row) is Action.KEEP:
+                self._hidden.pop(piece, None)
+            else:
+                self._hidden[piece] = row
 
     def _append(self, position: int) -> None:
         event = self._events[position]
@@ -224,7 +305,7 @@ class RunReplay:
             tokens=tokens,
             born=self.calls,
             need=need,
-            maskable=replaceable,
+            maskable=replaceable and self._may_mask,
         )
 
     def _refer_to_copy(self, row: int, event: Event) -> None:
@@ -250,9 +331,10 @@ class RunReplay:
             name=self._tools.get(event.link or "", event.name),
             position=copy,
         )
-        if restore(rendered, self._store) != original:
-            raise StoreError(f"the original of step {event.step} did not come back byte for byte")
-        if rendered.action is Action.KEEP:
+        if rendered.handle is not None and not self._comes_back(rendered, original):
+            self.degraded.add(LOST_ORIGINAL)
+            rendered = Rendered(Action.KEEP, original)
+        if rendered.handle is None:
             self.prompt.pin(row)
             return
         stub = rendered.content.decode()
@@ -262,44 +344,96 @@ class RunReplay:
         self._entered[1] += stub_visible if action is Action.MASK else 0
         self._evidence.leave_planned(position)
         self._hidden[position] = row
+        self._stubs[row] = stub
+        self._handles[row] = rendered.handle
+        self._found[row] = True
 
-    def _expand_quoted(self, call: LoggedCall, overhead: float) -> _Expansions:
-        """Send again what the output quotes from masked items; each costs its tokens and one extra call."""
+    def _comes_back(self, rendered: Rendered, original: bytes) -> bool:
+        """Say whether the store gives an original back byte for byte."""
+        try:
+            return restore(rendered, self._store) == original
+        except StoreError:
+            return False
+
+    def _fetch_hidden(self) -> None:
+        """Fetch what every stub stands for, as an agent could now, and take note of what does not come back."""
+        for row, handle in self._handles.items():
+            found = self._fetched(handle)
+            if found is not self._found[row]:
+                self._found[row] = found
+                position = int(self.prompt.column("piece")[row])
+                (self._evidence.regain if found else self._evidence.lose)(position)
+                self.degraded.add(LOST_ORIGINAL)
+
+    def _fetched(self, handle: Handle) -> bool:
+        """Say whether the store has the bytes that a handle promises; the same bytes are hashed once."""
+        try:
+            content = self._store.expand(handle)
+        except StoreError:
+            return False
+        if self._verified.get(handle.digest) is content:
+            return True
+        if Handle.of(content).digest != handle.digest:
+            return False
+        self._verified[handle.digest] = content
+        return True
+
+    def _expand_quoted(self, call: LoggedCall, head: float, scale: float) -> _Expansions:
+        """Send again what the output quotes from masked items, with one extra call each.
+
+        The agent's call of the expand tool and its result stay in the history. Where an original does not come back,
+        the call is paid in vain.
+        """
         total = _Expansions()
         support = self._evidence.support(call.number)
         while quoted := self._evidence.quoted(call.number, self._hidden):
             position = quoted[0]
             hidden = self._hidden.pop(position)
             self.prompt.settle(hidden)
-            prompt_tokens = overhead + self._planned_tokens()
-            row = self._append_planned(position, logged=-1, replaceable=True)
-            self.prompt.inherit_uses(row, hidden)
-            self._evidence.enter_planned(position)
-            visible, tokens = self._size(position)
-            self._by_kind[1][self._events[position].kind] += visible
-            split = CacheSplit(*self._expansion_split(prompt_tokens, float(self.prompt.column("tokens")[row])))
+            before = (head + self._planned_tokens()) * scale
+            self._append_fetch()
+            sent = self._append_expanded(position, hidden) if self._found.get(hidden, True) else 0
+            split = split_prompt((head + self._planned_tokens()) * scale, before, self.tariff.min_cached_tokens)
             total = _Expansions(
                 total.items + 1,
                 total.visible + self._visible()[1],
-                total.sent + visible,
-                total.tokens + prompt_tokens + tokens,
-                total.cost + split.cost(self.tariff.at(split.read + split.written), EXPANSION_OUTPUT_TOKENS),
+                total.sent + sent,
+                total.tokens + split.total,
+                total.cost + self.tariff.cost(split, EXPANSION_OUTPUT_TOKENS),
             )
             self.prompt.sent()
         after = self._evidence.support(call.number)
-        counts = (support.baseline, support.planned, after.planned, support.baseline)
+        counts = (support.baseline, support.planned, after.planned, support.recoverable)
         self.totals.support = add_pairs(self.totals.support, counts)
         self.totals.expansions += total.items
         return total
+
+    def _append_fetch(self) -> None:
+        """Let the agent's call of the expand tool enter the planned prompt."""
+        self.prompt.append(
+            piece=FETCH,
+            logged=-1,
+            visible=EXPANSION_OUTPUT_TOKENS,
+            tokens=float(EXPANSION_OUTPUT_TOKENS),
+            born=self.calls,
+            need=0.0,
+            maskable=False,
+        )
+        self._by_kind[1][Kind.TOOL_CALL] += EXPANSION_OUTPUT_TOKENS
+
+    def _append_expanded(self, position: int, hidden: int) -> int:
+        """Let a masked item enter the planned prompt again, whole; return its visible tokens."""
+        row = self._append_planned(position, logged=-1, replaceable=True)
+        self.prompt.inherit_uses(row, hidden)
+        self._evidence.enter_planned(position)
+        visible, _ = self._size(position)
+        self._by_kind[1][self._events[position].kind] += visible
+        return visible
 
     def _note_uses(self, call: LoggedCall) -> None:
         for position in self._evidence.used(call.number):
             if position in self._rows:
                 self.prompt.touch(self._rows[position], self.calls)
-
-    def _expansion_split(self, prompt_tokens: float, tokens: float) -> CacheSplit:
-        """Split the prompt of an extra call: what was just sent is in the cache, the item is new."""
-        return split_prompt(prompt_tokens + tokens, prompt_tokens, self.tariff.min_cached_tokens)
 
     # What the prompts hold and cost.
 
@@ -319,39 +453,51 @@ class RunReplay:
         return self._by_kind[0].total(), self._by_kind[1].total()
 
     def _learn_overhead(self, call: LoggedCall) -> float:
-        """Return the invisible tokens of the prompt, learned from the first call whose real prompt is logged."""
+        """Return the invisible tokens of the prompt, learned from the first call whose real prompt is logged.
+
+        Another tokenizer counts them differently, so they are learned anew for it.
+        """
         usage = call.first.usage
-        if self._overhead is None and usage is not None and usage.prompt_tokens:
-            self._overhead = max(0.0, usage.prompt_tokens - self._logged_tokens)
-        if self._overhead is None:
+        family = self._counter.family
+        if family not in self._overheads and usage is not None and usage.prompt_tokens:
+            self._overheads[family] = max(0.0, usage.prompt_tokens - self._logged_tokens)
+        if not self._overheads:
             self.degraded.add(NO_PROMPT_USAGE)
-        return self._overhead or 0.0
+            return 0.0
+        return self._overheads.get(family, next(reversed(self._overheads.values())))
+
+    def _scale(self, call: LoggedCall, overhead: float) -> float:
+        """Return the real tokens per counted one: with it, the baseline's prompt is as long as the log says."""
+        usage = call.first.usage
+        logged = usage.prompt_tokens if usage is not None else None
+        counted = overhead + self._logged_tokens
+        return 1.0 if logged is None or not counted else logged / counted
 
     def _learn(self, call: LoggedCall, overhead: float) -> None:
         """Take note of what the response tells about the tokens that were counted."""
-        self.known_overhead = overhead
+        self.known_overhead = overhead + self._tool_tokens
         usage = call.first.usage
         counted = overhead + self._logged_tokens
         if usage is not None and usage.prompt_tokens and counted:
             self.calibration = usage.prompt_tokens / counted
 
-    def _splits(
-        self, call: LoggedCall, overhead: float, bodies: tuple[float, float], kept: tuple[float, float]
-    ) -> tuple[CacheSplit, CacheSplit]:
-        head_warm = self._clock.warm((self.agent, self.model), call.first.started_at, self.tariff.ttl_s)
+    def _splits(self, call: LoggedCall, heads: tuple[float, float], scale: float) -> tuple[CacheSplit, CacheSplit]:
+        """Split both prompts into what the cache of the model holds and what it does not."""
+        key = (self.agent, self.model)
+        head_warm = self._may_cache and self._clock.warm(key, call.first.started_at, self.tariff.ttl_s)
+        pieces, _ = self._held.get(self.model, (0, 0))
+        prefixes = (
+            self._kept_tokens
+            if pieces == call.kept
+            else sum(self._size(position)[1] for position in self._logged[:pieces]),
+            self._planned_tokens(self.cached_items),
+        )
         splits = []
-        for body, prefix in zip(bodies, kept, strict=True):
-            cached = overhead + prefix if self.warm else overhead if head_warm else 0.0
-            splits.append(split_prompt(overhead + body, cached, self.tariff.min_cached_tokens))
+        for head, body, prefix in zip(heads, (self._logged_tokens, self._planned_tokens()), prefixes, strict=True):
+            cached = head + prefix if self.warm else head if head_warm else 0.0
+            splits.append(split_prompt((head + body) * scale, cached * scale, self.tariff.min_cached_tokens))
+        self._held = {model: (held, min(rows, self.prompt.changed_from)) for model, (held, rows) in self._held.items()}
         return splits[0], splits[1]
-
-    def _real_tokens(self, call: LoggedCall, overhead: float, bodies: tuple[float, float]) -> tuple[float, float]:
-        """Return the prompt as logged, else as counted; the plan shortens it in proportion to what it leaves out."""
-        usage = call.first.usage
-        logged = usage.prompt_tokens if usage is not None else None
-        counted = overhead + bodies[0]
-        baseline = counted if logged is None else float(logged)
-        return baseline, baseline * (overhead + bodies[1]) / counted if counted else baseline
 
     def _output_tokens(self, call: LoggedCall) -> float:
         """Return the output as logged, or as counted where the log has only a placeholder."""
@@ -366,9 +512,10 @@ class RunReplay:
     # What is measured.
 
     def _count_context(self) -> None:
+        self._fetch_hidden()
         facts = self._evidence.facts
-        self.totals.facts = add_pairs(self.totals.facts, (facts.baseline, facts.planned, facts.baseline))
-        for kind in self._by_kind[0]:
+        self.totals.facts = add_pairs(self.totals.facts, facts)
+        for kind in self._by_kind[0] | self._by_kind[1]:
             now = (self._by_kind[0][kind], self._by_kind[1][kind])
             self.kinds[kind] = add_pairs(self.kinds.get(kind, (0, 0)), now)
 
@@ -377,11 +524,21 @@ class RunReplay:
         self.totals.previous_prompt = add_pairs(self.totals.previous_prompt, self._previous_tokens)
         usage = call.first.usage
         if usage is not None and usage.cache_read is not None and usage.prompt_tokens:
-            simulated = (split.read, split.read + split.written)
+            simulated = (split.read, split.total)
             self.totals.read_simulated = add_pairs(self.totals.read_simulated, simulated)
             self.totals.read_logged = add_pairs(
                 self.totals.read_logged, (float(usage.cache_read), float(usage.prompt_tokens))
             )
+
+    def _count_logged_bill(self, call: LoggedCall, simulated: float, output: float) -> None:
+        """Set the price of the logged usage beside the simulated one; a placeholder of an output costs as counted."""
+        profile = lookup(self.model) if self.tariff.priced and self.model else None
+        usage = call.first.usage
+        if usage is not None and "output" in usage.estimated:
+            usage = usage.model_copy(update={"output": round(output)})
+        logged = profile.cost_usd(usage) if profile is not None and usage is not None else None
+        if logged is not None:
+            self.totals.bill_of_logged = add_pairs(self.totals.bill_of_logged, (simulated, logged))
 
 
 def _count_bytes(content: bytes) -> int:

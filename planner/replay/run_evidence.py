@@ -38,7 +38,7 @@ class RunEvidence:
 
     @property
     def facts(self) -> Support:
-        """Facts in the logged prompt, and how many of these are visible in the planned one."""
+        """Facts in the logged prompt, and how many of these are visible in the planned one, or can be fetched."""
         return self._comparison.facts
 
     def enter(self, position: int) -> None:
@@ -56,8 +56,16 @@ class RunEvidence:
         self._comparison.remove_baseline(self._piece[position])
 
     def leave_planned(self, position: int) -> None:
-        """Let a piece leave the planned prompt: it is dropped, masked or referred to."""
+        """Let a piece leave the planned prompt, within reach of the agent: it is masked or referred to."""
         self._comparison.remove_planned(self._piece[position])
+
+    def lose(self, position: int) -> None:
+        """Let a piece that has left the planned prompt go out of reach."""
+        self._comparison.lose(self._piece[position])
+
+    def regain(self, position: int) -> None:
+        """Let a piece come within reach again."""
+        self._comparison.regain(self._piece[position])
 
     def used(self, call: int) -> list[int]:
         """Return the pieces from which a call's output quotes; where several hold the text, the newest."""
@@ -65,7 +73,7 @@ class RunEvidence:
         return [self._positions[piece] for piece in holders if piece >= 0]
 
     def support(self, call: int) -> Support:
-        """Facts that a call's output uses and its logged prompt holds, and how many of these are visible as planned."""
+        """Facts that a call's output uses and its logged prompt holds, and how many are visible, or recoverable."""
         return self._comparison.output_facts(self._output[call])
 
     def quoted(self, call: int, hidden: Iterable[int]) -> list[int]:

@@ -15,8 +15,9 @@ from apportion.planner.budgets.solver import solve_budget
 from apportion.planner.planner import Invocation, InvocationPlan, PlanOptions, Used, WorkflowPlanner
 from apportion.planner.replay.billing import CacheClock
 from apportion.planner.replay.context import LoggedCall, logged_calls
+from apportion.planner.replay.regime import cache_regime, with_lifetimes
 from apportion.planner.replay.results import CallFigures, PlanFigures, StageFigures, Totals, WorkflowResult
-from apportion.planner.replay.run import CallCosts, RunReplay
+from apportion.planner.replay.run import REPLACEABLE_KINDS, CallCosts, RunReplay
 
 if TYPE_CHECKING:
     from apportion.telemetry.events import WorkflowLog
@@ -52,7 +53,11 @@ class _WorkflowReplay:
 
     def run(self) -> WorkflowResult:
         calls_of: defaultdict[str, list[LoggedCall]] = defaultdict(list)
+        regime = cache_regime(list(logged_calls(self.log)))
+        self.result.degraded.update(regime.reasons)
+        self.log = with_lifetimes(self.log, regime)
         calls = list(logged_calls(self.log))
+        fetching = _agents_with_results(self.log) if self.options.enabled else frozenset()
         for call in calls:
             calls_of[call.first.agent_run].append(call)
         runs: dict[str, RunReplay] = {}
@@ -60,7 +65,13 @@ class _WorkflowReplay:
             name = call.first.agent_run
             if name not in runs:
                 runs[name] = RunReplay(
-                    self.log, calls_of[name], store=self.store, clock=self.clock, may_refer=self.options.enabled
+                    self.log,
+                    calls_of[name],
+                    store=self.store,
+                    clock=self.clock,
+                    regime=regime,
+                    may_refer=self.options.enabled,
+                    may_mask=call.first.agent in fetching,
                 )
             self._call(runs[name], call)
             if call is calls_of[name][-1]:
@@ -97,7 +108,7 @@ class _WorkflowReplay:
             call=run.calls,
             prompt=run.prompt,
             overhead_tokens=run.known_overhead,
-            cached_items=run.prompt.changed_from if run.warm else 0,
+            cached_items=run.cached_items,
             prices=run.prices,
             priced=run.tariff.priced,
             context_window=run.tariff.context_window,
@@ -150,6 +161,14 @@ class _WorkflowReplay:
                 StageFigures(runs[run_id].agent, record.likely_tokens, record.allocated_tokens, record.used_tokens)
             )
         return result
+
+
+def _agents_with_results(log: WorkflowLog) -> frozenset[str]:
+    """Return the agent types that are offered the expand tool: those to which something that may be masked comes back.
+
+    Whoever configures an agent knows whether it has tools or sub-agents of its own; a log shows it by their results.
+    """
+    return frozenset(event.agent for event in log.events if event.kind in REPLACEABLE_KINDS)
 
 
 def _role(call: LoggedCall) -> str:

@@ -89,11 +89,11 @@ class Facts(_Part):
     Attributes:
         visible_share: Of the distinct facts in the logged prompts, the share verbatim in the planned ones
             (mean over calls, weighted by their number of facts).
-        recoverable_share: The same, visible or byte-exactly reachable by a handle.
+        recoverable_share: The same, visible or fetched byte for byte from the handle store, at every call.
         next_action_visible: Of the facts used by the next real action and visible to it in the log, the share still
             visible in the planned prompt.
         next_action_after_expansion: The same after the expansions that are charged.
-        next_action_recoverable: The same, visible or reachable by a handle.
+        next_action_recoverable: The same, visible or fetched byte for byte from the handle store.
         expansions: Number of elided items that later output quoted, each charged with an extra call.
         expansions_per_100_calls: The same per 100 calls.
     """
@@ -213,10 +213,15 @@ class Simulator(_Part):
     Attributes:
         read_share_simulated: Share of the prompt tokens that the simulated cache reads, without planning.
         read_share_logged: The same as the logs state it.
+        bill_usd_simulated: Baseline of the bill, of those calls whose logged usage has a price.
+        bill_usd_logged: What the usage of the same calls costs as logged: cache reads and writes as the provider
+            counted them, with an output that is only a placeholder counted from its text.
     """
 
     read_share_simulated: float | None
     read_share_logged: float | None
+    bill_usd_simulated: float | None = None
+    bill_usd_logged: float | None = None
 
 
 class LoggedUsage(_Part):

@@ -145,8 +145,7 @@ def _widest(header: str, rows: Sequence[Cells], column: int) -> int:
 def _result(page: _Page, report: ReplayReport) -> None:
     page.line(
         f"{figures.count(report.workflows, 'workflow')}, {figures.count(report.calls, 'call')}, "
-        f"{figures.count(report.agents, 'agent run')}; replayed in "
-        f"{report.seconds:,.1f}{figures.NO_BREAK}s",
+        f"{figures.count(report.agents, 'agent run')}; replayed in {wording.took(report)}",
         _DIM,
     )
     page.line(wording.headline(report), "bold")

@@ -52,7 +52,8 @@ REASONS = 10
 MODELS = 5
 """Models without a known price that are named; all of them are in the JSON file."""
 
-_PROMPT_COLUMNS = frozenset({"input_uncached", "cache_read", "cache_write_5m", "cache_write_1h"})
+_PROMPT_COLUMNS = frozenset({"input_uncached", "cache_read"})
+"""Columns whose estimate makes the length of a prompt one; of a cache write, only its lifetime is ever estimated."""
 
 
 _SAID_AS_ESTIMATES = frozenset({NO_PROMPT_USAGE, NO_OUTPUT_USAGE})
@@ -145,6 +146,7 @@ def qualifications(report: ReplayReport) -> list[tuple[str, str]]:
         ("Prices", f"list prices of {report.prices_as_of}"),
         *([("No price", _no_price(report))] if report.priced_workflows < report.workflows else []),
         ("Read from cache", _read(report.simulator)),
+        *_bill_of_logged(report.simulator),
         *_facts(report.facts),
         *_plans(report.plan),
         *([("Budget", _budget(report.budget))] if report.budget is not None else []),
@@ -170,6 +172,14 @@ def background(report: ReplayReport) -> list[tuple[str, str]]:
         ("Memory", f"{number(report.peak_memory_mb, 0)}{NO_BREAK}MB at its peak"),
         ("Settings", ", ".join(settings) or UNKNOWN),
     ]
+
+
+def took(report: ReplayReport) -> str:
+    """Say how long the replay took, and how much memory at its peak, all of its processes together."""
+    seconds = f"{report.seconds:,.1f}{NO_BREAK}s"
+    if report.peak_memory_mb is None:
+        return seconds
+    return f"{seconds}, at most {number(report.peak_memory_mb, 0)}{NO_BREAK}MB of memory"
 
 
 def ledger_rows(report: ReplayReport) -> list[LedgerRow]:
@@ -245,6 +255,15 @@ def _degraded_by(rows: Iterable[WorkflowRow], reason: str) -> int:
 def _read(simulator: Simulator) -> str:
     simulated, logged = simulator.read_share_simulated, simulator.read_share_logged
     return UNKNOWN if simulated is None else f"{percent(simulated)} simulated, {percent(logged)} as logged"
+
+
+def _bill_of_logged(simulator: Simulator) -> list[tuple[str, str]]:
+    simulated, logged = simulator.bill_usd_simulated, simulator.bill_usd_logged
+    if simulated is None or logged is None:
+        return []
+    return [
+        ("Bill as logged", f"{usd(logged)} by the usage in the logs; simulated for the same calls {usd(simulated)}")
+    ]
 
 
 def _target(report: ReplayReport) -> list[tuple[str, str]]:

@@ -2,15 +2,16 @@ from __future__ import annotations
 
 import io
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
+from apportion.errors import NothingToReplayError
+from apportion.planner.replay.engine import replay
 from apportion.telemetry.advice import advice
 from apportion.telemetry.importers import SkipLog, find_groups
 
-if TYPE_CHECKING:
-    from pathlib import Path
+LOGS = Path(__file__).parents[2] / "fixtures" / "logs"
 
 
 def advised(*paths: str | Path) -> str | None:
@@ -61,6 +62,18 @@ PI = "~/.pi/agent/sessions (pi)"
 def test_nothing_through_standard_input_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
     assert "pipe a log into it" in str(advised("-"))
+
+
+def test_hidden_files_are_told_to_be_read_where_they_are_named(tmp_path: Path) -> None:
+    (tmp_path / ".log.jsonl").touch()
+    assert "where they are named" in str(advised(tmp_path))
+
+
+@pytest.mark.parametrize("logs", ["otlp/without-model-calls.jsonl", "mycelium"])
+def test_logs_that_were_read_and_hold_no_model_call_are_told_apart_from_unknown_ones(logs: str) -> None:
+    with pytest.raises(NothingToReplayError) as raised:
+        replay([LOGS / logs])
+    assert "no model was called in them" in str(raised.value.hint)
 
 
 def test_a_reason_that_speaks_for_itself_needs_no_advice(tmp_path: Path) -> None:

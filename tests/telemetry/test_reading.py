@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apportion.errors import InputError
+from apportion.telemetry.advice import HIDDEN
 from apportion.telemetry.reading import HEAD_BYTES, Limits, LogSource, SkipLog, expand_path, find_sources
 
 if TYPE_CHECKING:
@@ -49,7 +50,18 @@ def test_a_directory_gives_its_files_in_a_stable_order_without_the_hidden_ones(t
         write(tmp_path / name, "{}")
     skipped = SkipLog()
     assert found(tmp_path, skipped=skipped) == ["a.jsonl", "b.jsonl", "c.json"]
-    assert skipped.files == 0
+    assert sorted(skip.path for skip in skipped.messages) == [
+        str(tmp_path / name) for name in (".git", ".hidden", "deep/.d")
+    ]
+    assert set(reasons(skipped)) == {HIDDEN}
+    assert skipped.files == 3
+
+
+def test_a_directory_of_nothing_but_hidden_files_is_not_called_empty(tmp_path: Path) -> None:
+    write(tmp_path / ".hidden", "{}")
+    skipped = SkipLog()
+    assert found(tmp_path, skipped=skipped) == []
+    assert reasons(skipped) == [HIDDEN]
 
 
 def test_a_hidden_file_or_directory_that_is_named_is_read(tmp_path: Path) -> None:
@@ -131,7 +143,9 @@ def test_link_loops_are_cut_and_links_inside_the_directory_are_followed(tmp_path
     (tmp_path / "inside").symlink_to(tmp_path / "real")
     skipped = SkipLog()
     assert found(tmp_path, skipped=skipped) == ["a.jsonl"]
-    assert skipped.files == 0
+    assert set(reasons(skipped)) == {"symbolic link to a directory that is read already"}
+    assert [Path(skip.path).name for skip in skipped.messages] == ["loop", "real"]
+    assert skipped.files == skipped.unused == 2
 
 
 def test_links_that_lead_outside_are_not_followed_but_counted(tmp_path: Path) -> None:

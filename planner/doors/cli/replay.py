@@ -92,7 +92,7 @@ def replay_command(
         typer.Option(
             parser=whole_number("--jobs", most=MOST_JOBS),
             metavar="NUMBER",
-            help="Parallel processes; default: one per processor, and a single one for small logs.",
+            help="Parallel processes; default: one per processor within 1 GB of memory, one for small logs.",
         ),
     ] = None,
     json_file: Annotated[

@@ -17,6 +17,9 @@ EMPTY_FOLDER = "the directory holds no files"
 EMPTY_FILE = "empty file"
 BINARY = "binary file"
 UNRECOGNISED = "no importer recognises the content"
+HIDDEN = "hidden, so it is left out; name it to read it"
+NO_CALLS = "no model call"
+"""Part of every reason that says: this was read, and no model was called in it."""
 
 STDIN_LABEL = "<stdin>"
 """How standard input is called in messages."""
@@ -43,7 +46,9 @@ def advice(skipped: SkipLog, titles: Iterable[str]) -> str | None:
         return f"Supported logs: {', '.join(titles)}"
     if any(message.path == STDIN_LABEL and message.reason == EMPTY_FILE for message in skipped.messages):
         return "Nothing came through standard input: pipe a log into it, or give a path"
-    return next((step for reason, step in _STEPS.items() if reason in reasons), None)
+    step = next((step for reason, step in _STEPS.items() if reason in reasons), None)
+    read = skipped.unused or any(NO_CALLS in reason for reason in reasons)
+    return step or (_WITHOUT_CALLS if read else None)
 
 
 def _where_logs_are(messages: Sequence[Skip]) -> str:
@@ -65,5 +70,11 @@ _STEPS = {
     NO_SUCH_FILE: f"Check the path. Logs are usually at {_USUAL_PLACES}",
     NO_MATCH: "Check the pattern, and quote it so that the shell leaves it alone: 'logs/**/*.jsonl'",
     EMPTY_FOLDER: f"Give a directory that holds logs, usually {_USUAL_PLACES}",
+    HIDDEN: "Hidden files and directories are read only where they are named",
     EMPTY_FILE: "The file holds nothing yet: give a log with at least one model call",
 }
+
+_WITHOUT_CALLS = (
+    "The files were read, but no model was called in them: give logs that record prompts and answers of models, "
+    f"usually {_USUAL_PLACES}"
+)

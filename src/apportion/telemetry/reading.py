@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from apportion.telemetry._sources import HEAD_BYTES, LogSource, Skip, SkipLog, read_up_to
 from apportion.telemetry._streams import DEFAULT_LIMITS, Limits, foreign_archive
-from apportion.telemetry.advice import EMPTY_FOLDER, EMPTY_PATH, NO_MATCH, NO_SUCH_FILE
+from apportion.telemetry.advice import EMPTY_FOLDER, EMPTY_PATH, HIDDEN, NO_MATCH, NO_SUCH_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -43,10 +43,10 @@ def find_sources(
 ) -> list[LogSource]:
     """Return the log files under the given paths, each once, in a stable order.
 
-    A directory is walked recursively: hidden files are left out, symbolic links are followed only while they stay
-    inside the directory, loops are cut. A path with `*`, `?` or `[` that names no file is taken as a glob pattern:
-    `**` descends, and hidden files match only a pattern that names them. `-` is standard input; like a named pipe,
-    it is read at once and kept in memory.
+    A directory is walked recursively: hidden files and directories are left out, symbolic links are followed only while
+    they stay inside the directory, loops are cut; each of these is counted. A path with `*`, `?` or `[` that names no
+    file is taken as a glob pattern: `**` descends, and hidden files match only a pattern that names them. `-` is
+    standard input; like a named pipe, it is read at once and kept in memory.
 
     Args:
         paths: Files, directories, patterns or `-`, or a single one of these.
@@ -150,7 +150,10 @@ def _walk(root: Path, skipped: SkipLog) -> Iterator[Path]:
     def report(error: OSError) -> None:
         skipped.file(error.filename or root, f"cannot open: {error.strerror or error}")
 
-    def stays_inside(path: Path) -> bool:
+    def usable(path: Path) -> bool:
+        if path.name.startswith("."):
+            skipped.file(path, HIDDEN)
+            return False
         inside = Path(os.path.realpath(path)).is_relative_to(real_root)
         if not inside:
             skipped.file(path, "symbolic link leads outside the directory")
@@ -159,12 +162,13 @@ def _walk(root: Path, skipped: SkipLog) -> Iterator[Path]:
     for name, folders, files in os.walk(root, followlinks=True, onerror=report):
         folder, real = Path(name), os.path.realpath(name)
         if real in seen:
+            skipped.file(folder, "symbolic link to a directory that is read already", unused=True)
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and stays_inside(folder / name))
+        folders[:] = [each for each in sorted(folders) if usable(folder / each)]
         for file in sorted(files):
-            if not file.startswith(".") and stays_inside(folder / file):
+            if usable(folder / file):
                 files_found += 1
                 yield folder / file
     if not files_found and skipped.files == before:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import os
@@ -13,13 +14,18 @@ import pytest
 import zstandard
 
 from apportion.errors import InputError, NothingToReplayError
-from apportion.planner.replay.engine import Progress, replay
+from apportion.planner.replay.engine import MEMORY_MB, PARENT_MB, WORKER_MB, Progress, _most_workers, replay
 from apportion.planner.report.schema import ReplayReport
 from apportion.planner.report.wording import qualifications
 from apportion.records import Budget
+from apportion.telemetry.importers import read_logs
+from apportion.telemetry.reading import SkipLog
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    from apportion.planner.report.schema import LoggedUsage
+    from apportion.records import Usage
 
 LOGS = Path(__file__).parents[3] / "fixtures" / "logs"
 SESSIONS = LOGS / "sessions"
@@ -78,19 +84,74 @@ def test_codex_usage_equals_the_last_total_of_the_log() -> None:
     assert report.calls == len(distinct)
 
 
-def test_normalised_calls_and_usage_per_source_equal_an_independent_count() -> None:
-    path = LOGS / "normalised" / "corpus-excerpt.jsonl"
+COLUMNS = {
+    "input_uncached": "input", "cache_read": "cache_read", "cache_write": "cache_write", "output": "output",
+    "reasoning": "reasoning",
+}  # fmt: skip
+
+
+def counted(events: Iterable[dict[str, Any]]) -> dict[str, dict[str, int | None]]:
+    """Count calls and usage per source from the lines of the normalised format, without code of the project."""
     calls: dict[str, set[tuple[str, str, int]]] = {}
-    output: dict[str, int] = {}
-    for event in lines(path):
+    usage: dict[str, dict[str, int | None]] = {}
+    for event in events:
+        columns = usage.setdefault(event["source"], dict.fromkeys(COLUMNS))
+        of_source = calls.setdefault(event["source"], set())
+        if event.get("model") == "<synthetic>":
+            continue  # an error that Claude Code wrote in the place of an answer
         if event.get("call") is not None and event["kind"] in {"assistant", "tool_call", "handoff"}:
-            key = (event["workflow_id"], event["agent_run"], event["call"])
-            calls.setdefault(event["source"], set()).add(key)
-        if event.get("usage"):
-            output[event["source"]] = output.get(event["source"], 0) + event["usage"]["output"]
-    report = replay([path])
-    assert {row.source: row.calls for row in report.per_source} == {name: len(keys) for name, keys in calls.items()}
-    assert {row.source: row.usage.output for row in report.per_source if row.usage.output is not None} == output
+            of_source.add((event["workflow_id"], event["agent_run"], event["call"]))
+        for column, field in COLUMNS.items():
+            tokens = (event.get("usage") or {}).get(field)
+            if tokens is not None:
+                columns[column] = (columns[column] or 0) + tokens
+    return {source: {"calls": len(calls[source]), **usage[source]} for source in usage}
+
+
+def as_counted(calls: int, usage: Usage | LoggedUsage) -> dict[str, int | None]:
+    """Return calls and usage in the columns of the count; a cache write is one, however long it lives."""
+    written = [tokens for tokens in (usage.cache_write_5m, usage.cache_write_1h) if tokens is not None]
+    columns = {column: getattr(usage, column) for column in COLUMNS if column != "cache_write"}
+    return {"calls": calls, **columns, "cache_write": sum(written) if written else None}
+
+
+def test_normalised_calls_and_usage_per_source_equal_an_independent_count() -> None:
+    folder = LOGS / "normalised"
+    files = [folder / "corpus-excerpt.jsonl", folder / "api-error-excerpt.jsonl"]
+    report = replay([folder])
+    assert {row.source: as_counted(row.calls, row.usage) for row in report.per_source} == counted(
+        event for file in files for event in lines(file)
+    )
+
+
+CORPUS = Path(__file__).parents[4] / "shared" / "data" / "corpus"
+"""Beside the project where it is developed; about 15 seconds."""
+
+
+@pytest.mark.skipif(not CORPUS.is_dir(), reason="the corpus is not at ../shared/data")
+@pytest.mark.parametrize("file", sorted(CORPUS.glob("*.jsonl.zst")), ids=lambda file: file.name.split(".")[0])
+def test_the_corpus_holds_the_calls_and_usage_of_an_independent_count(file: Path) -> None:
+    imported: dict[str, dict[str, int | None]] = {}
+    skipped = SkipLog()
+    for log in read_logs([file], skipped):
+        before = imported.get(log.source)
+        of_log = as_counted(log.calls, log.usage)
+        imported[log.source] = of_log if before is None else {name: _sum(before[name], of_log[name]) for name in of_log}
+    assert (skipped.files, skipped.lines) == (0, 0)
+    with file.open("rb") as packed:
+        stream = zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(packed)
+        assert imported == counted(map(json.loads, io.TextIOWrapper(stream, encoding="utf-8")))
+
+
+def _sum(left: int | None, right: int | None) -> int | None:
+    return right if left is None else left if right is None else left + right
+
+
+def test_the_number_of_processes_stays_within_the_memory() -> None:
+    for processors in (1, 2, 4, 64):
+        workers = _most_workers(processors)
+        assert 1 <= workers <= processors
+        assert PARENT_MB + workers * WORKER_MB <= MEMORY_MB
 
 
 def test_parallel_processes_find_the_same_as_one() -> None:

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from apportion.compression.store import HandleStore
+from apportion.compression.expand_tool import expand_schema
+from apportion.compression.store import Handle, HandleStore
 from apportion.errors import StoreError
 from apportion.planner.replay.billing import CacheClock
 from apportion.planner.replay.context import logged_calls
+from apportion.planner.replay.regime import cache_regime
+from apportion.planner.replay.results import LOST_ORIGINAL
 from apportion.planner.replay.run import CallCosts, RunReplay
 from apportion.records import Kind, Usage
 from apportion.telemetry.events import LogBuilder, WorkflowLog
@@ -54,10 +57,19 @@ def replay(
     store: HandleStore | None = None,
     clock: CacheClock | None = None,
     may_refer: bool = True,
+    may_mask: bool = True,
 ) -> tuple[RunReplay, list[CallCosts]]:
     """Replay a log of one run, masking the given rows before the given calls."""
     calls = list(logged_calls(log))
-    run = RunReplay(log, calls, store=store or HandleStore(), clock=clock or CacheClock(), may_refer=may_refer)
+    run = RunReplay(
+        log,
+        calls,
+        store=HandleStore() if store is None else store,
+        clock=clock or CacheClock(),
+        regime=cache_regime(calls),
+        may_refer=may_refer,
+        may_mask=may_mask,
+    )
     costs = []
     for number, call in enumerate(calls):
         run.enter(call)
@@ -73,10 +85,12 @@ def tokens(*texts: str) -> int:
 FIRST = tokens("please look")
 SECOND = FIRST + tokens('{"path": "f"}') + SIZE
 THIRD = SECOND + tokens("thinking")
+TOOL = tokens(expand_schema())
+FETCH = 60  # tokens of the agent's call of the expand tool
 
 
 def test_without_masks_both_sides_cost_what_the_prompt_cache_charges() -> None:
-    _, costs = replay(reading(), {})
+    _, costs = replay(reading(), {}, may_mask=False)
     assert [cost.visible for cost in costs] == [(FIRST, FIRST), (SECOND, SECOND), (THIRD, THIRD)]
     expected = [
         FIRST * WRITE + tokens('{"path": "f"}') * OUTPUT,
@@ -91,20 +105,20 @@ def test_a_mask_rewrites_what_follows_and_leaves_a_stub_that_is_transmitted() ->
     run, costs = replay(reading(), {2: [2]})
     stub = int(run.prompt.column("visible")[2])
     assert 10 < stub < 40
-    planned = THIRD - SIZE + stub
+    planned = TOOL + THIRD - SIZE + stub
     assert costs[2].visible == (THIRD, planned)
     prefix = FIRST + tokens('{"path": "f"}')
     assert prefix < 1024
     assert costs[2].cost[1] == pytest.approx(planned * WRITE + tokens("done") * OUTPUT)
     inputs = FIRST + SIZE
-    assert run.totals.transmitted == (inputs, inputs + stub)
+    assert run.totals.transmitted == (inputs, TOOL + inputs + stub)
     assert run.totals.kept_prefix == (FIRST + SECOND, FIRST + prefix)
     assert run.totals.previous_prompt == (FIRST + SECOND, FIRST + SECOND)
 
 
 def test_a_pause_beyond_the_time_to_live_writes_the_whole_prompt_again() -> None:
     for pause, read in ((300, SECOND), (301, 0)):
-        _, costs = replay(reading(started_at=NOON + timedelta(seconds=pause)), {})
+        _, costs = replay(reading(started_at=NOON + timedelta(seconds=pause)), {}, may_mask=False)
         bill = read * READ + (THIRD - read) * WRITE + tokens("done") * OUTPUT
         assert costs[2].cost == pytest.approx((bill, bill))
 
@@ -113,15 +127,16 @@ def test_an_expansion_costs_an_extra_call_and_its_tokens() -> None:
     quote = FILE[1000:1100]
     run, costs = replay(reading(quote), {2: [2]})
     stub = int(run.prompt.column("visible")[2])
-    short = THIRD - SIZE + stub
+    short = TOOL + THIRD - SIZE + stub
     assert run.totals.expansions == 1
-    assert costs[2].visible == (THIRD, short + short + SIZE)
-    assert costs[2].real == pytest.approx((THIRD, short + short + SIZE))
-    assert costs[2].expansion_output_tokens == 60
+    assert costs[2].visible == (THIRD, short + short + FETCH + SIZE)
+    assert costs[2].real == pytest.approx((THIRD, short + short + FETCH + SIZE))
+    assert costs[2].expansion_output_tokens == FETCH
     first_call = short * WRITE + tokens(quote) * OUTPUT
-    extra_call = (short + SIZE) * WRITE + 60 * OUTPUT  # the short prompt is below the least that is cached
+    extra_call = (short + FETCH + SIZE) * WRITE + FETCH * OUTPUT  # the short prompt is below the least that is cached
     assert costs[2].cost[1] == pytest.approx(first_call + extra_call)
-    assert run.totals.transmitted[1] == FIRST + SIZE + stub + SIZE
+    assert run.totals.transmitted[1] == TOOL + FIRST + SIZE + stub + SIZE
+    assert run.prompt.column("visible")[-2:].tolist() == [FETCH, SIZE]  # both stay in the history
     facts, visible, after, recoverable = run.totals.support
     assert visible < after == facts == recoverable
 
@@ -138,16 +153,143 @@ def test_a_repeated_result_is_referred_to_and_its_first_copy_stays() -> None:
     run, costs = replay(log_of(*events), {})
     assert costs[2].visible[0] - costs[2].visible[1] > 0.9 * SIZE
     assert run.prompt.column("maskable").tolist() == [False] * 5
-    _, whole = replay(log_of(*events), {}, may_refer=False)
+    _, whole = replay(log_of(*events), {}, may_refer=False, may_mask=False)
     assert whole[2].visible[0] == whole[2].visible[1]
     masked, _ = replay(log_of(*events), {1: [2]})
     assert int(masked.prompt.column("visible")[4]) == SIZE
 
 
-def test_the_original_must_come_back_byte_for_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_original_that_does_not_come_back_is_left_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HandleStore, "expand", lambda *_: b"something else")
-    with pytest.raises(StoreError, match="byte for byte"):
-        replay(reading(), {2: [2]})
+    run, costs = replay(reading(), {2: [2]})
+    assert costs[2].visible == (THIRD, TOOL + THIRD)
+    assert run.degraded >= {LOST_ORIGINAL}
+
+
+class Forgetful(HandleStore):
+    """Gives every original back once: when it is put in."""
+
+    def __init__(self, answer: bytes | None) -> None:
+        super().__init__()
+        self._answer = answer
+        self._asked = 0
+
+    def expand(self, handle: Handle | str, start: int | None = None, end: int | None = None) -> bytes:
+        self._asked += 1
+        if self._asked == 1:
+            return super().expand(handle, start, end)
+        if self._answer is None:
+            raise StoreError("lost")
+        return self._answer
+
+
+@pytest.mark.parametrize("answer", [None, b"", FILE[:-1].encode()])
+def test_what_cannot_be_fetched_any_more_is_not_recoverable(answer: bytes | None) -> None:
+    log = reading(FILE[1000:1100])
+    kept, costs = replay(log, {2: [2]})
+    lost, in_vain = replay(log, {2: [2]}, store=Forgetful(answer))
+    facts, visible, recoverable = kept.totals.facts
+    assert visible < recoverable == facts
+    assert kept.totals.support[3] == kept.totals.support[0]
+    assert LOST_ORIGINAL not in kept.degraded
+    facts, visible, recoverable = lost.totals.facts
+    assert visible == recoverable < facts
+    assert lost.totals.support[3] < lost.totals.support[0]
+    assert LOST_ORIGINAL in lost.degraded
+    assert in_vain[2].visible[1] == costs[2].visible[1] - SIZE  # the extra call is paid, and brings nothing
+    assert lost.totals.expansions == 1
+
+
+def test_the_expand_tool_is_in_every_planned_prompt_from_the_first_call_on() -> None:
+    run, costs = replay(reading(), {})
+    assert [cost.visible[1] - cost.visible[0] for cost in costs] == [TOOL] * 3
+    assert [cost.real[1] - cost.real[0] for cost in costs] == [TOOL] * 3
+    assert run.kinds[Kind.TOOL_DEFINITIONS] == (0, 3 * TOOL)
+    assert run.known_overhead == TOOL
+    _, without = replay(reading(), {}, may_mask=False)
+    assert [cost.visible[1] - cost.visible[0] for cost in without] == [0] * 3
+
+
+def edited(*quotes: str) -> WorkflowLog:
+    """Read a file, get a reminder that is dropped before the last call, and quote the file in each of two calls."""
+    builder = LogBuilder("w", source="test", framework="test")
+    context: list[int] = []
+
+    def add(kind: Kind, content: str, **fields: Any) -> None:
+        if kind.written_by_model:
+            fields |= {"model": MODEL, "started_at": NOON, "prompt_steps": tuple(context)}
+        context.append(builder.add(kind, content, agent="main", agent_run="main", **fields).step)
+
+    add(Kind.USER, "please look")
+    add(Kind.TOOL_CALL, '{"path": "f"}', call=0, name="Read", link="1")
+    add(Kind.TOOL_RESULT, FILE, link="1")
+    add(Kind.USER, "a transient reminder")
+    add(Kind.ASSISTANT, quotes[0], call=1)
+    del context[3:]
+    add(Kind.ASSISTANT, quotes[1], call=2)
+    log = builder.build()
+    assert log is not None
+    return log
+
+
+def test_what_was_expanded_and_dropped_again_is_expanded_and_charged_again() -> None:
+    run, costs = replay(edited(FILE[1000:1100], FILE[3000:3100]), {1: [2]})
+    assert run.totals.expansions == 2
+    stub = int(run.prompt.column("visible")[2])
+    short = TOOL + FIRST + tokens('{"path": "f"}') + stub
+    assert costs[2].visible[1] == short + short + FETCH + SIZE
+    assert run.totals.support[2] == run.totals.support[0]
+
+
+def test_each_model_has_a_cache_of_its_own() -> None:
+    def alternating(*models: str) -> list[float]:
+        events = [(Kind.USER, FILE, {})] + [
+            (Kind.ASSISTANT, "ok", {"call": number, "model": model}) for number, model in enumerate(models)
+        ]
+        _, costs = replay(log_of(*events), {}, may_mask=False)
+        return [cost.cost[0] for cost in costs]
+
+    same, mixed = alternating(MODEL, MODEL, MODEL), alternating(MODEL, "gpt-4o-mini", MODEL)
+    ok = tokens("ok")
+    assert same[1] == pytest.approx(SIZE * READ + ok * WRITE + ok * OUTPUT)
+    assert mixed[1] == pytest.approx((SIZE + ok) * 0.15e-6 + ok * 0.6e-6)  # nothing is cached for the other model
+    assert mixed[2] == pytest.approx(SIZE * READ + 2 * ok * WRITE + ok * OUTPUT)  # only what this one has read before
+
+
+def test_another_tokenizer_counts_the_whole_prompt_anew() -> None:
+    events = [(Kind.USER, FILE, {})] + [
+        (Kind.ASSISTANT, "ok", {"call": number, "model": model})
+        for number, model in enumerate((MODEL, "claude-opus-4-6", MODEL))
+    ]
+    run, costs = replay(log_of(*events), {}, may_mask=False)
+    factor = costs[1].real[0] / costs[1].visible[0]
+    assert factor > 1.05
+    assert costs[2].real == pytest.approx(costs[2].visible)
+    assert run.totals.kept_prefix[0] <= run.totals.previous_prompt[0] * 1.000001
+
+
+def test_prompts_below_the_minimum_cost_what_input_costs() -> None:
+    log = log_of(
+        (Kind.USER, "task", {}),
+        (Kind.ASSISTANT, "one", {"call": 0, "usage": Usage(input_uncached=500, output=1)}),
+        model="claude-opus-4-6",
+    )
+    _, costs = replay(log, {}, may_mask=False)
+    assert costs[0].cost[0] == pytest.approx(500 * 5e-6 + 25e-6)
+
+
+def test_the_bill_is_of_the_prompts_that_the_log_states() -> None:
+    log = log_of(
+        (Kind.USER, FILE, {}),
+        (Kind.ASSISTANT, "one", {"call": 0, "usage": Usage(input_uncached=20_000, output=1)}),
+        (Kind.ASSISTANT, "two", {"call": 1, "usage": Usage(input_uncached=5_000, cache_read=40_000, output=1)}),
+    )
+    run, costs = replay(log, {}, may_mask=False)
+    assert [cost.real[0] for cost in costs] == pytest.approx([20_000, 45_000])
+    assert run.totals.read_simulated[1] == pytest.approx(run.totals.read_logged[1])
+    simulated, logged = run.totals.bill_of_logged
+    assert simulated == pytest.approx(sum(cost.cost[0] for cost in costs))
+    assert logged == pytest.approx(25_000 * WRITE + 40_000 * READ + 2 * OUTPUT)
 
 
 def test_system_prompt_and_tools_are_cached_for_all_runs_of_an_agent_type() -> None:
@@ -155,12 +297,12 @@ def test_system_prompt_and_tools_are_cached_for_all_runs_of_an_agent_type() -> N
     log = log_of((Kind.USER, "task", {}), (Kind.ASSISTANT, "done", {"call": 0, "usage": usage}))
     clock = CacheClock()
     size = tokens("task")
-    _, (first,) = replay(log, {}, clock=clock)
+    _, (first,) = replay(log, {}, clock=clock, may_mask=False)
     assert first.cost[0] == pytest.approx(5000 * WRITE + OUTPUT)
     other = log.model_copy(
         update={"events": tuple(event.model_copy(update={"agent_run": "again"}) for event in log.events)}
     )
-    _, (second,) = replay(other, {}, clock=clock)
+    _, (second,) = replay(other, {}, clock=clock, may_mask=False)
     assert second.cost[0] == pytest.approx((5000 - size) * READ + size * WRITE + OUTPUT)
 
 
@@ -174,7 +316,7 @@ def test_one_hour_writes_are_priced_and_live_as_such() -> None:
             (Kind.ASSISTANT, "two", {"call": 1, "started_at": NOON + timedelta(minutes=30)}),
             model="claude-opus-4-6",
         )
-        run, costs = replay(log, {})
+        run, costs = replay(log, {}, may_mask=False)
         assert costs[0].cost[0] == pytest.approx(6000 * (10e-6 if hour else 6.25e-6) + 25e-6)
         assert run.warm is hour
 
@@ -191,4 +333,4 @@ def test_real_prompts_shrink_in_proportion() -> None:
     )  # fmt: skip
     run, costs = replay(log, {2: [2]})
     stub = int(run.prompt.column("visible")[2])
-    assert costs[2].real == pytest.approx((THIRD + 1000, THIRD + 1000 - SIZE + stub))
+    assert costs[2].real == pytest.approx((THIRD + 1000, TOOL + THIRD + 1000 - SIZE + stub))

@@ -46,17 +46,30 @@ class PromptPair(RuleBasedStateMachine):
         self.comparison = Comparison(EVIDENCE)
         self.baseline: Counter[int] = Counter()
         self.planned: Counter[int] = Counter()
+        self.reach: Counter[int] = Counter()
 
     @rule(piece=st.integers(0, len(PIECES) - 1))
     def enter(self, piece: int) -> None:
         self.comparison.add(piece)
         self.baseline[piece] += 1
         self.planned[piece] += 1
+        self.reach[piece] += 1
 
     @rule(piece=st.integers(0, len(PIECES) - 1))
     def enter_planned(self, piece: int) -> None:
         self.comparison.add_planned(piece)
         self.planned[piece] += 1
+        self.reach[piece] += 1
+
+    @precondition(lambda self: +(self.reach - self.planned))
+    @rule(data=st.data(), back=st.booleans())
+    def lose(self, data: st.DataObject, *, back: bool) -> None:
+        piece = data.draw(st.sampled_from(sorted(+(self.reach - self.planned))))
+        self.comparison.lose(piece)
+        self.reach[piece] -= 1
+        if back:
+            self.comparison.regain(piece)
+            self.reach[piece] += 1
 
     @precondition(lambda self: +self.planned)
     @rule(data=st.data())
@@ -79,14 +92,15 @@ class PromptPair(RuleBasedStateMachine):
         self.comparison.remove(piece)
         self.baseline[piece] -= 1
         self.planned[piece] -= 1
+        self.reach[piece] -= 1
 
     @invariant()
     def facts_are_counted(self) -> None:
-        shown, planned = _facts(+self.baseline), _facts(+self.planned)
-        assert self.comparison.facts == Support(len(shown), len(shown & planned))
+        shown, planned, reach = (_facts(+each) for each in (self.baseline, self.planned, self.reach))
+        assert self.comparison.facts == Support(len(shown), len(shown & planned), len(shown & reach))
         for output, ids in enumerate(EVIDENCE.output_facts):
             used = set(ids.tolist()) & shown
-            assert self.comparison.output_facts(output) == Support(len(used), len(used & planned))
+            assert self.comparison.output_facts(output) == Support(len(used), len(used & planned), len(used & reach))
 
     @invariant()
     def needed_pieces_are_found(self) -> None:
@@ -153,5 +167,5 @@ def test_the_piece_that_holds_most_of_a_quote_comes_first() -> None:
 
 
 def test_the_share_of_no_facts_is_unknown() -> None:
-    assert Support(0, 0).share is None
-    assert Support(4, 3).share == 0.75
+    assert Support(0, 0, 0).share is None
+    assert Support(4, 3, 4).share == 0.75

@@ -138,7 +138,9 @@ PLAN = PlanSummary(
     degraded={"no price for the model": 312},
 )
 VARIANCE = Variance(count=4_120, coverage=0.893, width=2.41, bias=0.31)
-SIMULATOR = Simulator(read_share_simulated=0.942, read_share_logged=0.963)
+SIMULATOR = Simulator(
+    read_share_simulated=0.942, read_share_logged=0.963, bill_usd_simulated=104.2, bill_usd_logged=98.7
+)
 
 
 def _source(name: str, rows: Sequence[WorkflowRow]) -> SourceRow:

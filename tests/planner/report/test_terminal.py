@@ -62,6 +62,19 @@ def test_the_first_sentence_claims_a_bill_only_for_workflows_with_a_price(large_
     assert "Prices list prices of 2026-01-31" in shown
 
 
+def test_the_price_of_the_logged_usage_stands_beside_the_simulated_bill(
+    large_report: ReplayReport, unknown_report: ReplayReport
+) -> None:
+    shown = words(show(large_report))
+    assert "Bill as logged $98.70 by the usage in the logs; simulated for the same calls $104.20" in shown
+    assert "Bill as logged" not in words(show(unknown_report))
+
+
+def test_time_and_memory_are_told(large_report: ReplayReport, unknown_report: ReplayReport) -> None:
+    assert "replayed in 212.4 s, at most 611 MB of memory" in words(show(large_report))
+    assert "memory" not in words(show(unknown_report)).split("No price")[0]
+
+
 def test_a_bill_for_all_needs_no_words_about_prices(tiny_report: ReplayReport) -> None:
     shown = words(show(tiny_report))
     assert "With planning, these 2 workflows would have cost $" in shown

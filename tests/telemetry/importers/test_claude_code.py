@@ -268,7 +268,18 @@ def test_a_whole_session_with_progress_lines_equals_an_independent_count() -> No
     }
 
 
+def test_side_chain_lines_in_files_of_their_own_are_one_run_per_file() -> None:
+    """Real: every line of these sub-agents' files is marked `isSidechain`."""
+    agents = sorted((LAYOUT / POEMS.stem / "subagents").glob("agent-*.jsonl"))
+    entries = [entry for agent in agents for _, entry in LogSource(agent).json_lines(SkipLog())]
+    assert {entry["isSidechain"] for entry in entries} == {True}
+    (log,) = (log for log in read([LAYOUT]) if log.id == f"claude_code:{POEMS.stem}")
+    runs = {event.agent_run for event in log.events}
+    assert runs == {"main", *(f"sub:{agent.stem.removeprefix('agent-')}" for agent in agents)}
+
+
 def test_old_side_chains_are_agent_runs_of_their_own(tmp_path: Path) -> None:
+    """Constructed: no sample at hand has side chains within the file of the session, as old versions wrote them."""
     task = {
         "type": "tool_use",
         "id": "t1",
@@ -304,6 +315,7 @@ def test_the_tool_that_starts_agents_is_a_hand_off_under_both_names(tool: str) -
 
 
 def test_files_of_nested_and_of_neighbouring_sub_agents_are_found_and_described(tmp_path: Path) -> None:
+    """Real transcripts, put where nested sub-agents are: no sample at hand has nested ones."""
     shutil.copytree(LAYOUT, tmp_path, dirs_exist_ok=True)
     folder = tmp_path / HELPER.stem / "subagents"
     nested = folder / "workflows" / "wf1"
@@ -453,6 +465,7 @@ def test_a_real_session_whose_results_were_cleared_lists_the_prompts_behind_it()
 
 
 def test_errors_that_claude_code_writes_are_not_calls() -> None:
+    """Constructed: no native sample at hand has such a line; test_normalised.py has a real one of the corpus."""
     error = answer([text("API Error: 529")], "2", "1", "m1", message={"model": "<synthetic>"})
     (log,) = read_lines([line("user", "hello", "1"), error])
     assert (log.calls, len(log.events), log.meta["api_errors"]) == (0, 1, 1)
@@ -468,6 +481,7 @@ def test_lines_repeated_after_a_resume_are_dropped_and_counted() -> None:
 
 
 def test_images_are_replaced_by_a_marker() -> None:
+    """Constructed: in the native samples every base64 payload was redacted, and no image block is left."""
     image = {
         "type": "image",
         "source": {"type": "base64", "media_type": "image/png", "data": base64.b64encode(b"x" * 9000).decode()},
@@ -554,6 +568,7 @@ def test_a_truncated_last_line_costs_only_itself() -> None:
 
 
 def test_odd_time_stamps_are_read() -> None:
+    """Constructed: `+00:00Z` was met in logs of which no sample is at hand."""
     (log,) = read_lines(
         [
             line("user", "hello", "1", timestamp="2026-01-02T03:04:05.000+00:00Z"),

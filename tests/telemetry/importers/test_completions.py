@@ -130,7 +130,7 @@ def test_a_completion_that_said_nothing_is_still_a_call() -> None:
          Usage(input_uncached=6, cache_read=4)),
         ({"prompt_tokens": 10, "prompt_cache_hit_tokens": 4}, Usage(input_uncached=6, cache_read=4)),
         ({"prompt_tokens": 10, "cache_read_input_tokens": 4, "cache_creation_input_tokens": 5},
-         Usage(input_uncached=1, cache_read=4, cache_write_5m=5)),
+         Usage(input_uncached=1, cache_read=4, cache_write_5m=5, estimated=frozenset({"cache_write_5m"}))),
         ({"completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 7}},
          Usage(output=9, reasoning=7)),
         ({"prompt_tokens": 10**40, "completion_tokens": 1}, Usage(output=1)),

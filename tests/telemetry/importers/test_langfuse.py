@@ -262,7 +262,10 @@ def usage_of(details: dict[str, Any]) -> Usage | None:
             {"input": 2, "cache_creation_input_tokens": 30, "cache_creation.ephemeral_5m_input_tokens": 30},
             Usage(input_uncached=2, cache_write_5m=30),
         ),
-        ({"input": 2, "cache_creation_input_tokens": 30}, Usage(input_uncached=2, cache_write_5m=30)),
+        (
+            {"input": 2, "cache_creation_input_tokens": 30},
+            Usage(input_uncached=2, cache_write_5m=30, estimated=frozenset({"cache_write_5m"})),
+        ),
         ({"input": 5}, Usage(input_uncached=5)),
         ({"input": -1, "output": "many"}, None),
         ({}, None),

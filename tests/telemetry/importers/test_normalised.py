@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apportion.planner.planner import PlanOptions
+from apportion.planner.replay.workflow import replay_workflow
 from apportion.records import Kind, Usage
 from apportion.telemetry.importers.normalised import NormalisedImporter
 from apportion.telemetry.reading import LogSource, SkipLog
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from apportion.telemetry.events import WorkflowLog
 
+API_ERROR = Path(__file__).parents[3] / "fixtures" / "logs" / "normalised" / "api-error-excerpt.jsonl"
 EXCERPT = Path(__file__).parents[3] / "fixtures" / "logs" / "normalised" / "corpus-excerpt.jsonl"
 LINES = [json.loads(line) for line in EXCERPT.read_text(encoding="utf-8").splitlines()]
 WRITTEN_BY_MODELS = {"assistant", "tool_call", "handoff"}
@@ -48,14 +51,17 @@ def test_calls_and_usage_equal_an_independent_count() -> None:
     calls = {
         (line["workflow_id"], line["agent_run"], line["call"])
         for line in LINES
-        if "call" in line and line["kind"] in WRITTEN_BY_MODELS
+        if "call" in line and line["kind"] in WRITTEN_BY_MODELS and line.get("model") != "<synthetic>"
     }
     assert sum(log.calls for log in logs) == len(calls)
     total = sum((log.usage for log in logs), Usage())
-    for column, field in {
-        "input_uncached": "input", "cache_read": "cache_read", "cache_write_5m": "cache_write", "output": "output",
-    }.items():  # fmt: skip
-        assert getattr(total, column) == sum(line["usage"][field] for line in LINES if "usage" in line)
+    counted = {
+        column: sum(line["usage"][field] for line in LINES if "usage" in line)
+        for column, field in {
+            "input_uncached": "input", "cache_read": "cache_read", "cache_write_5m": "cache_write", "output": "output",
+        }.items()
+    }  # fmt: skip
+    assert total.model_dump(exclude={"estimated"}) == {**counted, "cache_write_1h": None, "reasoning": None}
 
 
 def test_contents_agents_and_links_are_taken_over_verbatim() -> None:
@@ -81,9 +87,36 @@ def test_thinking_becomes_a_kind_and_the_other_kinds_stay() -> None:
 def test_placeholder_outputs_are_marked() -> None:
     logs = list(NormalisedImporter().read([LogSource(EXCERPT)], SkipLog()))
     estimated = [event.usage.estimated for log in logs for event in log.events if event.usage is not None]
-    assert estimated == [
+    assert [columns & {"output"} for columns in estimated] == [
         frozenset({"output"}) if line["usage_final"] is False else frozenset() for line in LINES if "usage" in line
     ]
+
+
+def test_cache_writes_are_marked_because_nothing_says_how_long_they_live() -> None:
+    logs = list(NormalisedImporter().read([LogSource(EXCERPT)], SkipLog()))
+    usages = [event.usage for log in logs for event in log.events if event.usage is not None]
+    written = [bool(line["usage"]["cache_write"]) for line in LINES if "usage" in line]
+    assert ["cache_write_5m" in usage.estimated for usage in usages] == written
+    assert any(written)
+    assert not all(written)
+
+
+def test_lines_that_claude_code_wrote_itself_are_no_calls() -> None:
+    """A real excerpt: two answers, and between them an API error that the log keeps in the place of an answer."""
+    lines = [json.loads(line) for line in API_ERROR.read_text(encoding="utf-8").splitlines()]
+    real = {line["call"] for line in lines if "call" in line and line.get("model") != "<synthetic>"}
+    assert len(real) < len({line["call"] for line in lines if "call" in line})
+    (log,) = NormalisedImporter().read([LogSource(API_ERROR)], SkipLog())
+    assert log.calls == len(real)
+    assert {event.model for event in log.events} == {None, "claude-opus-4-5-20251101"}
+    assert "API Error" not in " ".join(event.content for event in log.events)
+    assert log.meta["api_errors"] == 1
+    assert replay_workflow(log, PlanOptions()).totals.priced_workflows == 1
+
+
+def test_what_such_a_line_says_about_the_workflow_is_kept() -> None:
+    (log,) = read([LINE, {**LINE, "kind": "assistant", "model": "<synthetic>", "outcome": {"reward": 1}}])
+    assert (len(log.events), log.outcome) == (1, {"reward": 1})
 
 
 def test_outcome_and_meta_belong_to_the_workflow() -> None:

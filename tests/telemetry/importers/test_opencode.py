@@ -171,7 +171,14 @@ def test_several_steps_of_one_message_are_several_completions() -> None:
     first, second = answer("a"), answer("b")
     log = read_document(session(user("go"), {"info": first["info"], "parts": first["parts"] + second["parts"]}))
     assert log.calls == 2
-    assert log.usage == Usage(input_uncached=10, cache_read=4, cache_write_5m=2, output=6, reasoning=0)
+    assert log.usage == Usage(
+        input_uncached=10,
+        cache_read=4,
+        cache_write_5m=2,
+        output=6,
+        reasoning=0,
+        estimated=frozenset({"cache_write_5m"}),
+    )
 
 
 def test_a_message_without_steps_has_the_usage_of_the_message() -> None:

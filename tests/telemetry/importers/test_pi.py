@@ -75,9 +75,11 @@ def test_an_aborted_call_is_a_call_of_unknown_usage() -> None:
 
 def test_the_output_count_of_a_call_that_broke_off_is_marked_as_placeholder() -> None:
     broken = next(message for message in messages_of(REAL) if message.get("stopReason") == "error")
-    flagged = [event.usage for event in read(REAL).events if event.usage is not None and event.usage.estimated]
+    flagged = [
+        event.usage for event in read(REAL).events if event.usage is not None and "output" in event.usage.estimated
+    ]
     assert len(flagged) == 1
-    assert flagged[0].estimated == {"output"}
+    assert all(usage.estimated <= {"output", "cache_write_5m"} for usage in flagged)
     assert flagged[0].output == broken["usage"]["output"] == 1
 
 

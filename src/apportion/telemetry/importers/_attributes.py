@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apportion.records import Kind, Usage
-from apportion.telemetry.importers._base import as_int
+from apportion.telemetry.importers._base import as_int, unstated_lifetime
 from apportion.telemetry.importers._completions import Piece, known_usage, uncached
 from apportion.telemetry.importers._fields import compact, mapping, sequence, string
 from apportion.telemetry.importers._messages import (
@@ -169,13 +169,14 @@ def usage(attributes: Attributes) -> Usage | None:
     """
     read = _first_int(attributes, _CACHE_READ)
     written = _first_int(attributes, _CACHE_WRITE)
-    return known_usage(
+    counted = known_usage(
         input_uncached=uncached(_first_int(attributes, _INPUT), read, written),
         cache_read=read,
         cache_write_5m=written,
         output=_first_int(attributes, _OUTPUT),
         reasoning=_first_int(attributes, _REASONING),
     )
+    return unstated_lifetime(counted)
 
 
 def cost_usd(attributes: Attributes) -> float | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from apportion.records import Usage
     from apportion.telemetry.events import WorkflowLog
     from apportion.telemetry.reading import LogSource, SkipLog
 
@@ -91,6 +92,16 @@ def omitted_media(block: dict[str, Any]) -> str:
     """Return the numbered-size marker that stands for an image or file: its bytes are not text and not tokens."""
     size = len(json.dumps(block, ensure_ascii=False))
     return f"[{block.get('type', 'media')} omitted: {size} chars]"
+
+
+def unstated_lifetime(usage: Usage | None) -> Usage | None:
+    """Mark cache writes of which the log does not say how long they live: their column is then an assumption.
+
+    They stand as those of five minutes, the default of most providers; a replay may find that they lived longer.
+    """
+    if usage is None or not usage.cache_write_5m:
+        return usage
+    return usage.model_copy(update={"estimated": usage.estimated | {"cache_write_5m"}})
 
 
 def as_int(value: Any) -> int | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from apportion.records import Usage
-from apportion.telemetry.importers._base import as_int
+from apportion.telemetry.importers._base import as_int, unstated_lifetime
 from apportion.telemetry.importers._claude_lines import MAIN, run_of
 from apportion.telemetry.importers._fields import compact, mapping, string
 
@@ -82,7 +82,8 @@ class Completion:
         split = mapping(usage.get("cache_creation"))
         write_1h = as_int(split.get("ephemeral_1h_input_tokens"))
         write_5m = as_int(split.get("ephemeral_5m_input_tokens"))
-        if write_1h is None and write_5m is None:
+        unstated = write_1h is None and write_5m is None
+        if unstated:
             write_5m = as_int(usage.get("cache_creation_input_tokens"))
         output = as_int(usage.get("output_tokens"))
         estimated: frozenset[str] = frozenset()
@@ -97,7 +98,7 @@ class Completion:
             reasoning=as_int(mapping(usage.get("output_tokens_details")).get("thinking_tokens")),
             estimated=estimated,
         )
-        return None if counted == Usage() else counted
+        return None if counted == Usage() else unstated_lifetime(counted) if unstated else counted
 
 
 class SessionIndex:

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apportion.records import Kind, Usage
-from apportion.telemetry.importers._base import as_int, as_text
+from apportion.telemetry.importers._base import as_int, as_text, unstated_lifetime
 from apportion.telemetry.importers._fields import compact, mapping, sequence, string
 
 if TYPE_CHECKING:
@@ -210,13 +210,14 @@ def chat_usage(usage: Any) -> Usage | None:
         details.get("cached_tokens"), given.get("cache_read_input_tokens"), given.get("prompt_cache_hit_tokens")
     )
     written = _first(given.get("cache_creation_input_tokens"), details.get("cache_write_tokens"))
-    return known_usage(
+    counted = known_usage(
         input_uncached=uncached(as_int(given.get("prompt_tokens")), read, written),
         cache_read=read,
         cache_write_5m=written,
         output=as_int(given.get("completion_tokens")),
         reasoning=as_int(mapping(given.get("completion_tokens_details")).get("reasoning_tokens")),
     )
+    return unstated_lifetime(counted)
 
 
 def uncached(prompt: int | None, *cached: int | None) -> int | None:

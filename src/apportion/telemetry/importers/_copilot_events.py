@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from apportion.telemetry.importers._base import as_int
+from apportion.telemetry.importers._base import as_int, unstated_lifetime
 from apportion.telemetry.importers._completions import known_usage, uncached
 from apportion.telemetry.importers._fields import amount, mapping, string
 
@@ -74,7 +74,7 @@ def _call_usage(output: int | None, detail: dict[str, Any]) -> tuple[Usage | Non
     columns = _columns(detail)
     if columns["output"] is None:
         columns["output"] = output
-    return known_usage(**columns), amount(detail.get("duration"))
+    return unstated_lifetime(known_usage(**columns)), amount(detail.get("duration"))
 
 
 def _columns(counts: dict[str, Any]) -> dict[str, int | None]:

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apportion.records import Kind, Usage
-from apportion.telemetry.importers._base import as_int, as_text, omitted_media
+from apportion.telemetry.importers._base import as_int, as_text, omitted_media, unstated_lifetime
 from apportion.telemetry.importers._completions import Links
 from apportion.telemetry.importers._fields import amount, compact, mapping, moment, sequence, string
 from apportion.telemetry.importers._runs import CLEARED_RESULT, RunContext, UserTurns
@@ -249,7 +249,7 @@ def _usage(tokens: dict[str, Any]) -> Usage | None:
         output=output,
         reasoning=counts["reasoning"],
     )
-    return None if usage == Usage() else usage
+    return None if usage == Usage() else unstated_lifetime(usage)
 
 
 def _kind(part: dict[str, Any], kind: Kind) -> Kind:

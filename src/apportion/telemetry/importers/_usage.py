@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from apportion.telemetry.importers._base import as_int
+from apportion.telemetry.importers._base import as_int, unstated_lifetime
 from apportion.telemetry.importers._completions import chat_usage, known_usage, uncached
 from apportion.telemetry.importers._fields import mapping
 
@@ -47,13 +47,14 @@ def anthropic_usage(usage: Any) -> Usage | None:
     given = mapping(usage)
     written = mapping(given.get("cache_creation"))
     short = as_int(written.get("ephemeral_5m_input_tokens"))
-    return known_usage(
+    counted = known_usage(
         input_uncached=as_int(given.get("input_tokens")),
         cache_read=as_int(given.get("cache_read_input_tokens")),
         cache_write_5m=as_int(given.get("cache_creation_input_tokens")) if short is None else short,
         cache_write_1h=as_int(written.get("ephemeral_1h_input_tokens")),
         output=as_int(given.get("output_tokens")),
     )
+    return unstated_lifetime(counted) if short is None else counted
 
 
 def gemini_usage(usage: Any) -> Usage | None:
@@ -73,12 +74,13 @@ def gemini_usage(usage: Any) -> Usage | None:
 def bedrock_usage(usage: Any) -> Usage | None:
     """Read the usage of Bedrock's converse API."""
     given = mapping(usage)
-    return known_usage(
+    counted = known_usage(
         input_uncached=as_int(given.get("inputTokens")),
         cache_read=as_int(given.get("cacheReadInputTokens")),
         cache_write_5m=as_int(given.get("cacheWriteInputTokens")),
         output=as_int(given.get("outputTokens")),
     )
+    return unstated_lifetime(counted)
 
 
 def _sum(*counts: int | None) -> int | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from apportion.errors import InputError
 from apportion.records import Kind, Usage
 from apportion.telemetry.events import LogBuilder
-from apportion.telemetry.importers._base import as_int, as_text
+from apportion.telemetry.importers._base import as_int, as_text, unstated_lifetime
 from apportion.telemetry.importers._completions import Piece, add_completion, known_usage, tool_definitions
 from apportion.telemetry.importers._fields import (
     amount,
@@ -377,10 +377,11 @@ def _usage(metrics: Record) -> Usage | None:
     rest = None if prompt is None else max(0, prompt - (read or 0))
     if rest is not None and written is not None and written <= rest:
         rest -= written
-    return known_usage(
+    counted = known_usage(
         input_uncached=rest,
         cache_read=read,
         cache_write_5m=written,
         output=as_int(metrics.get("completion_tokens")),
         reasoning=as_int(extra.get("reasoning_tokens")),
     )
+    return unstated_lifetime(counted)

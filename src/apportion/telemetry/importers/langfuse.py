@@ -14,7 +14,7 @@ from apportion.records import Usage
 from apportion.telemetry.events import LogBuilder
 from apportion.telemetry.importers import _attributes
 from apportion.telemetry.importers._attributes import Attributes, Role
-from apportion.telemetry.importers._base import SingleFileImporter, as_int
+from apportion.telemetry.importers._base import SingleFileImporter, as_int, unstated_lifetime
 from apportion.telemetry.importers._fields import amount, compact, head_records, mapping, moment, sequence, string
 from apportion.telemetry.importers._frameworks import framework
 from apportion.telemetry.importers._messages import answer_pieces, parsed, request_pieces
@@ -214,7 +214,7 @@ def _usage(record: Attributes, attributes: Attributes) -> Usage | None:
     if answered is not None and not reasoning_within:
         answered += reasoning or 0
     guessed = _attributes.role(attributes) is Role.LLM and _attributes.usage(attributes) is None
-    return Usage(
+    counted = Usage(
         input_uncached=given,
         cache_read=read,
         cache_write_5m=written_5m,
@@ -223,6 +223,7 @@ def _usage(record: Attributes, attributes: Attributes) -> Usage | None:
         reasoning=reasoning,
         estimated=frozenset({"input_uncached", "output"} if guessed else ()),
     )
+    return unstated_lifetime(counted) if written_5m != _first(counts, _CACHE_WRITE_5M) else counted
 
 
 def _what_is_within(counts: Attributes, given: int, answered: int, cached: int, reasoning: int) -> tuple[bool, bool]:

@@ -1,7 +1,8 @@
 """Imports the normalised corpus: JSON lines, one event each, several workflows per file.
 
 The lines of one workflow stand together, ordered by `step`; they are read as a stream, one workflow at a time.
-Counts of `usage.input` exclude cached tokens.
+Counts of `usage.input` exclude cached tokens; how long what is written to a cache lives is not said. Lines that Claude
+Code itself wrote in the place of an answer (model `<synthetic>`) are no calls, as in its own logs.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from apportion.records import Kind, Usage
 from apportion.telemetry.events import LogBuilder
-from apportion.telemetry.importers._base import SingleFileImporter, as_int, as_text
+from apportion.telemetry.importers._base import SingleFileImporter, as_int, as_text, unstated_lifetime
+from apportion.telemetry.importers._claude_index import SYNTHETIC
 from apportion.telemetry.importers._fields import amount, head_records, mapping, moment, string
 
 if TYPE_CHECKING:
@@ -92,6 +94,10 @@ class _Workflow:
         agent_run = string(line.get("agent_run"))
         if agent_run is None:
             return "no agent_run"
+        if kind in _OUTPUT_KINDS and line.get("model") == SYNTHETIC:
+            self._note_beside_events(line)
+            self.builder.meta["api_errors"] = self.builder.meta.get("api_errors", 0) + 1
+            return None
         name = string(line.get("name"))
         compaction = name == "compact_boundary"
         if kind is Kind.ASSISTANT and name == "thinking":
@@ -116,11 +122,12 @@ class _Workflow:
             is_error=line.get("is_error") is True,
             compaction=compaction,
         )
-        self._add_beside_events(line, string(line.get("link")))
+        self._note_beside_events(line)
         return None
 
-    def _add_beside_events(self, line: dict[str, Any], link: str | None) -> None:
-        builder = self.builder
+    def _note_beside_events(self, line: dict[str, Any]) -> None:
+        """Keep what a line says beside its event: about the whole workflow, or without a place in `Event`."""
+        builder, link = self.builder, string(line.get("link"))
         if "outcome" in line:
             builder.outcome = {**(builder.outcome or {}), **mapping(line["outcome"])} or None
         if "meta" in line:
@@ -136,4 +143,4 @@ def _usage(line: dict[str, Any]) -> Usage | None:
     if all(tokens is None for tokens in columns.values()):
         return None
     placeholder = line.get("usage_final") is False and columns["output"] is not None
-    return Usage(**columns, estimated=frozenset({"output"} if placeholder else ()))
+    return unstated_lifetime(Usage(**columns, estimated=frozenset({"output"} if placeholder else ())))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from apportion.records import Kind, Usage
 from apportion.telemetry.events import LogBuilder
-from apportion.telemetry.importers._base import SingleFileImporter, as_int, as_text
+from apportion.telemetry.importers._base import SingleFileImporter, as_int, as_text, unstated_lifetime
 from apportion.telemetry.importers._completions import Links, Piece, add_completion
 from apportion.telemetry.importers._fields import (
     amount,
@@ -316,7 +316,7 @@ def _usage(message: dict[str, Any]) -> Usage | None:
     broken_off = string(message.get("stopReason")) in _BROKEN_OFF
     if not any(columns.values()) and (broken_off or all(tokens is None for tokens in columns.values())):
         return None
-    return Usage(**columns, estimated=frozenset({"output"}) if broken_off else frozenset())
+    return unstated_lifetime(Usage(**columns, estimated=frozenset({"output"}) if broken_off else frozenset()))
 
 
 def _header_meta(header: dict[str, Any]) -> dict[str, Any]:
