@@ -152,8 +152,8 @@ def _cells(tag: str, texts: Sequence[str]) -> str:
     return f"<tr>{''.join(f'<{tag}>{escape(text)}</{tag}>' for text in texts)}</tr>"
 
 
-class InfeasibleExplanation(Record):
-    """Why no plan exists.
+class Shortfall(Record):
+    """What no plan can do without: why none exists.
 
     Attributes:
         conflict: Limits and agents that cannot be satisfied together; leaving out any one of them would do.
@@ -191,7 +191,7 @@ def explain(problem: Problem, plan: Plan) -> Explanation:
     )
 
 
-def explain_infeasible(error: InfeasiblePlanError) -> InfeasibleExplanation:
+def explain_infeasible(error: InfeasiblePlanError) -> Shortfall:
     """Return why no plan exists, from the error that says so."""
     conflict: tuple[str, ...] = tuple(getattr(error, "conflict", ()))
     missing: dict[str, int] = dict(getattr(error, "missing", {}))
@@ -203,7 +203,7 @@ def explain_infeasible(error: InfeasiblePlanError) -> InfeasibleExplanation:
     lines += [f"Missing at least: {_amount(limit, amount)} ({limit})." for limit, amount in missing.items()]
     if error.hint:
         lines.append(f"{error.hint}.")
-    return InfeasibleExplanation(conflict=conflict, missing=missing, text="\n".join(lines))
+    return Shortfall(conflict=conflict, missing=missing, text="\n".join(lines))
 
 
 def _amount(limit: str, amount: int) -> str:

@@ -1,7 +1,10 @@
-"""Help for testing code that builds on apportion: Hypothesis strategies for its records.
+"""Help for testing code that builds on apportion: Hypothesis strategies for its records, and checks of plug-ins.
 
     @given(workflow_logs())
     def test_my_importer_keeps_every_event(log): ...
+
+    def test_my_policy():
+        check_policy(MyPolicy())
 
 Hypothesis itself is imported only when a strategy is asked for.
 """
@@ -14,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
+    from apportion.planner.policies import Policy
+    from apportion.planner.problem import Problem
     from apportion.records import Usage
     from apportion.telemetry.events import Event, WorkflowLog
 
-__all__ = ["json_objects", "texts", "usages", "workflow_logs"]
+__all__ = ["check_policy", "json_objects", "texts", "usages", "workflow_logs"]
 
 
 def texts(*, max_size: int = 40) -> SearchStrategy[str]:
@@ -122,3 +127,62 @@ def _events(max_events: int) -> SearchStrategy[tuple[Event, ...]]:
         )
 
     return events()
+
+
+def check_policy(policy: Policy) -> None:
+    """Check that a policy keeps the laws on which plans rely.
+
+    It has a name, offers the same for the same problem, only adds choices, never offers twice what an agent has, and
+    where nothing fits either keeps silent or raises an error of ours.
+
+    Raises:
+        AssertionError: It does not; the message says which law is broken.
+    """
+    from apportion.errors import ApportionError, InfeasiblePlanError
+    from apportion.planner.policies import Offer, Policy, with_policies
+
+    _require(isinstance(policy, Policy), "it has name, offer() and conclude()")
+    _require(isinstance(policy.name, str) and policy.name.isprintable() and bool(policy.name), "its name is a word")
+    for problem in _sample_problems():
+        before = problem.model_dump_json()
+        for agent in problem.agents:
+            offer = policy.offer(agent, problem)
+            _require(isinstance(offer, Offer), f"offer() returns an Offer, not {type(offer).__name__}")
+            _require(policy.offer(agent, problem) == offer, "it offers the same for the same problem")
+        try:
+            offered = with_policies(problem, [policy])
+        except ApportionError as error:
+            raise AssertionError(f"a policy must keep this law: its offers fit the problem ({error})") from error
+        _require(problem.model_dump_json() == before, "it leaves the problem as it is")
+        for old, new in zip(problem.agents, offered.agents, strict=True):
+            kept = new.variants[: len(old.variants)] == old.variants
+            _require(kept, "it keeps the variants that an agent has, in front")  # with_policies sees to it
+        _require(with_policies(offered, [policy]) == offered, "it offers nothing that an agent has already")
+    try:
+        policy.conclude(InfeasiblePlanError("the mandatory part does not fit", missing_tokens=1))
+    except ApportionError:
+        pass
+    except Exception as error:
+        raise AssertionError(f"a policy must keep this law: conclude() raises errors of ours ({error!r})") from error
+
+
+def _require(kept: bool, law: str) -> None:  # noqa: FBT001  (reads as a sentence)
+    if not kept:
+        raise AssertionError(f"a policy must keep this law: {law}")
+
+
+def _sample_problems() -> list[Problem]:
+    """Return problems with one agent and with several: mandatory or not, with one variant or two."""
+    from apportion.planner.problem import Problem
+
+    prices = dict.fromkeys(("input", "output", "cache_read", "cache_write_5m", "cache_write_1h"), 1_000_000)
+    demand = {"probabilities": [0.5, 0.9], "tokens": [1000, 3000], "sample_size": 9}
+    full = {"model_id": "m", "demand": demand, "value_points": 900, "floor_tokens": 101, "calls": 3}
+    first = {"id": "first", "stage_id": "s", "variants": [full], "uses": [{"item_id": "i"}]}
+    second = {"id": "second", "stage_id": "s", "variants": [full, full | {"id": "simplified"}], "after": ["first"]}
+    third = {"id": "third", "stage_id": "s", "variants": [full], "mandatory": False, "after": ["second"]}
+    base = {"models": [{"id": "m", **prices}], "stages": [{"id": "s"}], "items": [{"id": "i", "tokens": 500}]}
+    return [
+        Problem.parse(base | {"agents": [first]}),
+        Problem.parse(base | {"agents": [first, second, third], "max_tokens": 9000}),
+    ]
