@@ -71,7 +71,7 @@ The smallest problem:
 Examples:
   apportion plan --example > problem.toml
   apportion plan problem.toml --explain
-  apportion plan problem.toml --budget-tokens 200000 --json plan.json
+  apportion plan problem.toml --budget-tokens 200000 --policy defer
 
 Exit codes: 0 planned; 2 the problem cannot be used; 3 the mandatory agents do not fit: what conflicts and what is
 missing is told on standard error.
@@ -122,6 +122,14 @@ def plan_command(
             help="Limit of the workflow in US dollars, instead of the problem's.",
         ),
     ] = None,
+    policies: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--policy",
+            metavar="NAME",
+            help="What the plan may do where the budget does not suffice, for example defer or simplify; repeatable.",
+        ),
+    ] = None,
     explain: Annotated[  # noqa: FBT002
         bool, typer.Option("--explain", help="Say why, for each agent and each piece of context.")
     ] = False,
@@ -136,6 +144,7 @@ def plan_command(
 
     target = None if json_file is None else output("--json", json_file)
     problem = _with_budget(_load(problem_file, target), budget_tokens, budget_usd)
+    problem = _under(problem, policies or [])
     try:
         plan = _plan(problem, deadline_ms)
     except InfeasiblePlanError as error:
@@ -171,6 +180,26 @@ def _with_budget(problem: Problem, budget_tokens: int | None, budget_usd: float 
         limits["max_cost_nusd"] = round(budget_usd * 1e9)
     fields = {name: getattr(problem, name) for name in Problem.model_fields}
     return Problem.parse(fields | limits) if limits else problem
+
+
+def _under(problem: Problem, names: list[str]) -> Problem:
+    """Return the problem with the choices that policies add.
+
+    Raises:
+        InputError: There is no such policy.
+    """
+    if not names:
+        return problem
+    from apportion.errors import InputError
+    from apportion.planner.policies import load_policies, with_policies
+
+    known, broken = load_policies()
+    for message in broken:
+        typer.echo(f"warning: {_plain(message)}", err=True)
+    for name in names:
+        if name not in known:
+            raise InputError(f"there is no policy '{_plain(name)}'", hint=f"Installed: {', '.join(known) or 'none'}")
+    return with_policies(problem, [known[name] for name in names])
 
 
 def _plan(problem: Problem, deadline_ms: int | None) -> Plan:

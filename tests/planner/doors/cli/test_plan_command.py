@@ -14,6 +14,7 @@ from apportion.errors import InfeasiblePlanError
 from apportion.planner.doors.cli import main
 from apportion.planner.explanation import Explanation
 from apportion.planner.plan import Plan
+from apportion.planner.policies import Defer, Policy
 from apportion.planner.problem import Problem
 
 if TYPE_CHECKING:
@@ -167,3 +168,25 @@ def test_mistakes_end_with_2_and_one_message(
     assert (answer.code, answer.out) == (2, "")
     assert said in answer.err
     assert "Traceback" not in answer.err
+
+
+def test_policies_are_asked_for_by_name(
+    run: Callable[..., Answer], problem_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Problem] = []
+
+    def stub(problem: Problem, **_: Any) -> Plan:
+        asked.append(problem)
+        raise InfeasiblePlanError("too little")
+
+    def load() -> tuple[dict[str, Policy], tuple[str, ...]]:
+        return {"defer": Defer()}, ("x:y: policy does not load: it is broken",)
+
+    monkeypatch.setattr("apportion.planner.solver.plan_workflow", stub)
+    monkeypatch.setattr("apportion.planner.policies.load_policies", load)
+    assert "warning: x:y: policy does not load" in run(problem_file, "--policy", "defer").err
+    assert not any(agent.mandatory for agent in asked[0].agents)
+    answer = run(problem_file, "--policy", "panic")
+    assert answer.code == 2
+    assert "there is no policy 'panic'" in answer.err
+    assert "hint: Installed: defer" in answer.err
