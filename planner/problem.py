@@ -62,6 +62,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -138,6 +139,13 @@ class Model(TokenPrices):
         starts = [tier.above_tokens for tier in self.tiers]
         if starts != sorted(set(starts)):
             raise ProblemError(f"the price tiers of model {self.id!r} do not rise: {starts}")
+        for lower, higher in pairwise((self, *self.tiers)):
+            for name in TokenPrices.model_fields:
+                if getattr(higher, name) < getattr(lower, name):
+                    raise ProblemError(
+                        f"model {self.id!r}: {name} falls above {higher.above_tokens:,} tokens",
+                        hint="Longer prompts never cost less; plan with the higher of the two prices",
+                    )
         return self
 
     @classmethod
