@@ -139,11 +139,12 @@ class Model(TokenPrices):
         starts = [tier.above_tokens for tier in self.tiers]
         if starts != sorted(set(starts)):
             raise ProblemError(f"the price tiers of model {self.id!r} do not rise: {starts}")
-        for lower, higher in pairwise((self, *self.tiers)):
+        prices: list[TokenPrices] = [self, *self.tiers]
+        for tier, (lower, higher) in zip(self.tiers, pairwise(prices), strict=True):
             for name in TokenPrices.model_fields:
                 if getattr(higher, name) < getattr(lower, name):
                     raise ProblemError(
-                        f"model {self.id!r}: {name} falls above {higher.above_tokens:,} tokens",
+                        f"model {self.id!r}: {name} falls above {tier.above_tokens:,} tokens",
                         hint="Longer prompts never cost less; plan with the higher of the two prices",
                     )
         return self

@@ -243,7 +243,7 @@ def test_what_was_expanded_and_dropped_again_is_expanded_and_charged_again() -> 
 
 def test_each_model_has_a_cache_of_its_own() -> None:
     def alternating(*models: str) -> list[float]:
-        events = [(Kind.USER, FILE, {})] + [
+        events: list[tuple[Kind, str, dict[str, Any]]] = [(Kind.USER, FILE, {})] + [
             (Kind.ASSISTANT, "ok", {"call": number, "model": model}) for number, model in enumerate(models)
         ]
         _, costs = replay(log_of(*events), {}, may_mask=False)
@@ -257,7 +257,7 @@ def test_each_model_has_a_cache_of_its_own() -> None:
 
 
 def test_another_tokenizer_counts_the_whole_prompt_anew() -> None:
-    events = [(Kind.USER, FILE, {})] + [
+    events: list[tuple[Kind, str, dict[str, Any]]] = [(Kind.USER, FILE, {})] + [
         (Kind.ASSISTANT, "ok", {"call": number, "model": model})
         for number, model in enumerate((MODEL, "claude-opus-4-6", MODEL))
     ]
