@@ -388,6 +388,7 @@ class Master:
         model.fill_model_from_sparse_data(least, most, aims, lower, upper, matrix)  # type: ignore[arg-type]
         model.set_maximize(True)
         solver = ModelSolverHelper("glop")
+        solver.set_solver_specific_parameters("use_dual_simplex:true")
         solver.solve(model)
         if solver.status() != SolveStatus.OPTIMAL:
             return None

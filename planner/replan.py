@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from apportion.errors import ProblemError
 from apportion.planner.compiled import compile_problem
-from apportion.planner.solver import DEADLINE_MS, QUICK, Clock, Effort, Search, finish
+from apportion.planner.solver import DEADLINE_MS, QUICK, Clock, Effort, Search, finish, load_solvers
 
 if TYPE_CHECKING:
     from apportion.planner.plan import Plan
@@ -112,6 +112,7 @@ class Replanner:
     def __init__(self, problem: Problem, *, deadline_ms: float | None = DEADLINE_MS, effort: Effort = QUICK) -> None:
         self._effort = effort
         self.problem = problem
+        load_solvers()
         self._search = Search(compile_problem(problem), effort, Clock(deadline_ms))
         self.plan = self._planned()
 

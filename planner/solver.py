@@ -77,8 +77,23 @@ class Effort:
 LOWEST = -(2**52)
 """A value below that of any plan."""
 
+FEW_AGENTS = 4
+"""Up to this the whole model is asked where columns do not reach the gap: with few agents they are coarse."""
+
+FEW_TIME = 0.05
+"""Deterministic time of CP-SAT on the whole model of a few agents."""
+
 MANY_AGENTS = 30
 """Above this the linear relaxation is rounded: it leaves only a few agents torn, however many there are."""
+
+MANY_GAP = 0.003
+"""Certified gap at which an answer about many agents is good enough."""
+
+MANY_STEPS = 5
+"""How many times more subgradient steps many agents get at the beginning: their steps are cheap beside a relaxation."""
+
+MANY_ROUNDS = 3
+"""How many times more rounds of column generation they get."""
 
 TORN = 1e-6
 """What counts as fractional in the linear relaxation."""
@@ -161,26 +176,27 @@ class Search:
         self.pool(free)
         self._offer(self._unlimited(free))
         if not self.done:
-            self._descend(self.dual.start(VALUE), latency=False)
+            steps = self.effort.steps * (MANY_STEPS if self.many else 1)
+            self._descend(self.dual.start(VALUE), steps=steps, latency=self.many)
             self.pool.add_frugal()
             self._price(self.prices)
             self._generate_columns()
         if self.choice is None:
             self._fall_back()
-        elif not self.done and self.effort.exact:
+        elif not self.done and not self.clock.over and (self.effort.exact or self.few):
             self._solve_whole()
 
     def _generate_columns(self) -> None:
         """Move prices by the linear relaxation, and decide whenever it is near the bound."""
-        many = len(self.compiled.problem.agents) > MANY_AGENTS
         support = np.zeros(0, dtype=np.int64)
         relaxed: Relaxation | None = None
-        for round_number in range(self.effort.rounds):
+        rounds = self.effort.rounds * (MANY_ROUNDS if self.many else 1)
+        for round_number in range(rounds):
             if self.clock.over:
                 return
             pool = self.pool.columns()
             rows = np.arange(len(pool.mode))
-            if many:
+            if self.many:
                 compared = [self.prices] if relaxed is None else [self.prices, relaxed.prices]
                 rows = np.union1d(support, select(self.dual, pool, compared, per_agent=self.effort.per_agent))
             columns = pool.take(rows)
@@ -190,11 +206,11 @@ class Search:
                 between = _between(self.prices, relaxed.prices)
                 self._price(relaxed.prices)
                 self._price(between, around=False)
-                if many:
-                    self._descend(self.prices, latency=True)
-            near = relaxed is not None and self.bound - relaxed.objective <= self.effort.gap / 3 * abs(self.bound)
-            if near or round_number + 1 == self.effort.rounds:
-                if many and relaxed is not None:
+                if self.many:
+                    self._descend(self.prices, steps=self.effort.steps, latency=True)
+            near = relaxed is not None and self.bound - relaxed.objective <= self.gap_wanted / 2 * abs(self.bound)
+            if near or round_number + 1 == rounds:
+                if self.many and relaxed is not None:
                     self._round(columns, relaxed)
                 else:
                     self._decide()
@@ -239,7 +255,7 @@ class Search:
             hint=self.choice,
             lower=None if self.choice is None else value(self.compiled, self.choice),
             upper=self.bound,
-            deterministic_time=self.effort.exact,
+            deterministic_time=max(self.effort.exact, FEW_TIME if self.few else 0.0),
         )
         if answer.complaints:
             self.degraded += answer.complaints
@@ -256,9 +272,24 @@ class Search:
             self._solve_whole()
 
     @property
+    def few(self) -> bool:
+        """Whether there are so few agents that columns are coarse, and the whole model is small."""
+        return len(self.compiled.problem.agents) <= FEW_AGENTS
+
+    @property
+    def many(self) -> bool:
+        """Whether there are so many agents that the linear relaxation is rounded."""
+        return len(self.compiled.problem.agents) > MANY_AGENTS
+
+    @property
+    def gap_wanted(self) -> float:
+        """The gap at which to stop; many agents allow a smaller one, because each counts for less."""
+        return min(self.effort.gap, MANY_GAP) if self.many else self.effort.gap
+
+    @property
     def done(self) -> bool:
         """Whether the plan found is within the wanted gap."""
-        return self.choice is not None and self.gap <= self.effort.gap
+        return self.choice is not None and self.gap <= self.gap_wanted
 
     @property
     def gap(self) -> float:
@@ -267,9 +298,9 @@ class Search:
             return math.inf
         return (self.bound - value(self.compiled, self.choice)) / max(1, abs(self.bound))
 
-    def _descend(self, start: Prices, *, latency: bool) -> None:
+    def _descend(self, start: Prices, *, steps: int, latency: bool) -> None:
         """Lower the bound by subgradient steps, and collect columns on the way."""
-        prices, pricing = self.dual.descend(start, steps=self.effort.steps, latency=latency, visit=self.pool)
+        prices, pricing = self.dual.descend(start, steps=steps, latency=latency, visit=self.pool)
         self._lower_bound(prices, pricing.bound)
 
     def _price(self, prices: Prices, *, around: bool = True) -> None:
@@ -328,7 +359,7 @@ class Search:
         """Ask CP-SAT for a plan within the gap; where it refuses, the best of the columns is still a plan."""
         self.master = master
         limit = self._limits(deterministic_time)
-        answer = master.decide(self.bound - int(self.effort.gap * abs(self.bound)), limit=limit)
+        answer = master.decide(self.bound - int(self.gap_wanted * abs(self.bound)), limit=limit)
         if answer.choice is None:
             least = LOWEST if self.choice is None else value(self.compiled, self.choice) + 1
             answer = master.best(least, limit=limit, gap=self.effort.gap / 4, hint=self.choice)
@@ -424,13 +455,15 @@ def plan_workflow(
 
     Args:
         problem: What is to be planned.
-        deadline_ms: When to stop improving; a plan that fits is looked for all the same. `None` means never.
+        deadline_ms: When to stop improving; a plan that fits is looked for all the same. `None` means never. Loading
+            the solver libraries, once in a process, does not count.
         effort: How hard to look.
         running: A plan that is being carried out; it is kept if it still fits and is within the gap.
 
     Raises:
         InfeasiblePlanError: The mandatory part does not fit; the error names what is in conflict and what is missing.
     """
+    load_solvers()
     clock = Clock(deadline_ms)
     compiled = compile_problem(problem)
     search = Search(compiled, effort, clock)
@@ -439,6 +472,11 @@ def plan_workflow(
     if not clock.over:
         search.lower_cost()
     return finish(problem, search)
+
+
+def load_solvers() -> None:
+    """Load the solver libraries, which takes longer than most plans; no deadline counts that."""
+    import scipy.sparse  # noqa: F401
 
 
 def finish(problem: Problem, search: Search) -> Plan:
