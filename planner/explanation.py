@@ -242,6 +242,11 @@ class _View:
         return made
 
     @cached_property
+    def preparing(self) -> dict[tuple[str, str], int]:
+        """What each form that several agents can get costs to make."""
+        return {(form.item, form.form): form.prepare_nusd for form in self.compiled.shared}
+
+    @cached_property
     def held_whole(self) -> set[tuple[str, str]]:
         """Agents and pieces that must be sent whole, because a diff or a reference elsewhere needs that."""
         needed = set()
@@ -558,10 +563,10 @@ def _credit_change(view: _View, number: int, mode: int, slot: int, option: int) 
 def _preparation(view: _View, number: int, slot: int, option: int, *, users: int) -> int:
     """Return what a shared form costs to make if no more than `users` agents get it."""
     form = view.compiled.options[number][slot][option]
-    item = view.problem.agents[number].uses[slot].item_id
-    if form is None or view.made_for.get((item, form.id), 0) > users:
+    if form is None:
         return 0
-    return next((each.prepare_nusd for each in view.compiled.shared if (each.item, each.form) == (item, form.id)), 0)
+    key = (view.problem.agents[number].uses[slot].item_id, form.id)
+    return 0 if view.made_for.get(key, 0) > users else view.preparing.get(key, 0)
 
 
 def _option_name(view: _View, number: int, slot: int, option: int) -> str:

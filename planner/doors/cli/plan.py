@@ -221,10 +221,12 @@ def _show(problem: Problem, plan: Plan, why: Explanation, *, every_piece: bool) 
     _say_all([why.summary, *[f"Degraded: {reason}." for reason in plan.degraded]])
     say()
     _say_lines(table(("agent", "runs as", "work\ntokens", "enough\nwith", "tokens", "cost"), list(_agent_rows(plan))))
+    if any(agent.variant_id is not None and not agent.sample_size for agent in plan.agents):
+        say("* by a documented prior: there are no observations")
     pieces = list(_piece_rows(problem, plan))
     if pieces:
         say()
-        _say_lines(table(("piece of context", "for", "sent as", "tokens"), pieces))
+        _say_lines(table(("piece of context", "sent as", "tokens"), pieces))
     _section("Limits that bind", [limit.text for limit in why.limits])
     _section("Policies", [decision.text for decision in why.policies])
     if every_piece:
@@ -256,12 +258,14 @@ def _confidence(agent: AgentPlan) -> str:
     return f"{1 - agent.cut_off_probability:.0%}" + ("" if agent.sample_size else "*")
 
 
-def _piece_rows(problem: Problem, plan: Plan) -> Iterator[tuple[str, ...]]:
+def _piece_rows(problem: Problem, plan: Plan) -> Iterator[tuple[str, str, str]]:
     for agent in plan.agents:
+        if agent.pieces:
+            yield f"for {agent.agent_id}:", "", ""
         for piece in agent.pieces:
             whole = problem.item_of[piece.item_id].tokens
             size = f"{whole:,}" if piece.form == "keep" else f"{piece.tokens:,} of {whole:,}"
-            yield piece.item_id, agent.agent_id, piece.form, size
+            yield f"  {piece.item_id}", piece.form, size
 
 
 def _certificate_rows(plan: Plan) -> Iterator[tuple[str, str]]:
@@ -271,7 +275,7 @@ def _certificate_rows(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "no plan is worth more than", f"{plan.bound / UNITS_PER_POINT:,.1f}"
     yield "gap", f"{plan.gap:.3%}"
     if plan.cost_bound_nusd is not None:
-        yield "no plan of this value is cheaper than", _usd(plan.cost_bound_nusd)
+        yield "plans of this value cost at least", _usd(plan.cost_bound_nusd)
     yield "status", plan.status
     yield "proof, choices, end", f"{plan.bound_source}, {plan.source}, {plan.stopped_by}"
 
