@@ -15,7 +15,7 @@ import numpy as np
 
 from _harness import Mark, arguments, report
 from apportion.planner.masking import MaskPlan
-from apportion.planner.planner import Invocation, PlanOptions, WorkflowPlanner
+from apportion.planner.planner import Invocation, PlanOptions, Reference, WorkflowPlanner
 from apportion.planner.replay.aggregate import RunFacts, build_report
 from apportion.planner.replay.workflow import replay_workflow
 from apportion.telemetry.importers import SkipLog, read_logs
@@ -40,7 +40,7 @@ SHARES = "Shares are percent of doing nothing; a negative saving is dearer. supp
 class RuleA(WorkflowPlanner):
     """Mask everything seen once when the cache is cold, and every 20 calls what is older than 10."""
 
-    def plan_masks(self, ask: Invocation) -> MaskPlan:
+    def plan_masks(self, ask: Invocation, references: tuple[Reference, ...]) -> MaskPlan:  # noqa: ARG002
         """Return the items that the rule masks."""
         age = ask.call - ask.prompt.column("born")
         cold = ask.call > 0 and ask.cached_items == 0

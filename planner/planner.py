@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -16,11 +16,13 @@ from apportion.errors import InfeasiblePlanError
 from apportion.models.demand import PriorDemand, StageUse
 from apportion.planner.budgets.problem import AgentNeed, BudgetProblem, StageCap
 from apportion.planner.masking import EXPANSION_OUTPUT_TOKENS, MaskPlan, PromptState, Solvency, TokenPrices, plan_masks
-from apportion.planner.prompt import STUB_TOKENS
+from apportion.planner.prompt import REFERENCE_TOKENS, STUB_TOKENS
 from apportion.records import Budget
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+    from numpy.typing import NDArray
 
     from apportion.planner.budgets.plan import BudgetPlan
     from apportion.planner.prompt import PlannedPrompt
@@ -98,12 +100,13 @@ class Used:
     Attributes:
         run_id: The agent run.
         stage: Number of the stage.
-        prompt_tokens: Tokens of the prompt as planned, extra calls included.
+        prompt_tokens: Tokens of the prompt as planned, extra calls not included.
         output_tokens: Tokens of the output.
         cost: What was paid, in the currency of the prices.
         cost_unplanned: What the call would have cost without planning.
         visible_tokens: Visible prompt tokens sent.
         visible_unplanned: Visible prompt tokens without planning.
+        extra_tokens: Prompts and outputs of the extra calls that asked for left-out items back.
     """
 
     run_id: str
@@ -114,6 +117,14 @@ class Used:
     cost_unplanned: float
     visible_tokens: int
     visible_unplanned: int
+    extra_tokens: float = 0.0
+
+
+class Reference(NamedTuple):
+    """A row of the prompt to be sent as a reference, and the earlier row that holds the same bytes."""
+
+    row: int
+    copy: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +133,7 @@ class InvocationPlan:
 
     Attributes:
         masks: Items to mask before the call.
+        references: Items to send as references to an earlier copy in the same prompt.
         allocated_tokens: Total tokens that the run may use in this stage, or `None` without a valid budget plan.
         status: `STANDING`, or how the budget plan was solved anew.
         gap: Relative gap to the independent bound if it was.
@@ -129,6 +141,7 @@ class InvocationPlan:
     """
 
     masks: MaskPlan
+    references: tuple[Reference, ...]
     allocated_tokens: int | None
     status: str
     gap: float | None
@@ -149,6 +162,8 @@ class StageRecord:
     first_prompt: float = 0.0
     last_prompt: float = 0.0
     output_tokens: float = 0.0
+    recorded: StageUse | None = None
+    """What of it informs later forecasts, once it is over."""
 
     @property
     def use(self) -> StageUse:
@@ -185,21 +200,35 @@ class WorkflowPlanner:
     def before(self, ask: Invocation) -> InvocationPlan:
         """Plan one invocation."""
         if not self.options.enabled:
-            return InvocationPlan(MaskPlan.nothing(), None, "OFF", None, ())
-        masks = self.plan_masks(ask)
+            return InvocationPlan(MaskPlan.nothing(), (), None, "OFF", None, ())
+        references = self.plan_references(ask)
+        masks = self.plan_masks(ask, references)
         degraded = ("masked beyond the cheapest plan to fit the context window",) if masks.forced else ()
-        prompt_tokens = ask.overhead_tokens + float(ask.prompt.column("tokens").sum()) - masks.saved_tokens
+        prompt_tokens = ask.overhead_tokens + float(tokens_with(ask.prompt, references).sum()) - masks.saved_tokens
         allocated, status, gap, reasons = self._plan_budget(ask, prompt_tokens)
-        return InvocationPlan(masks, allocated, status, gap, degraded + reasons)
+        return InvocationPlan(masks, references, allocated, status, gap, degraded + reasons)
 
-    def plan_masks(self, ask: Invocation) -> MaskPlan:
-        """Return which items to mask before a call; other policies override this."""
+    def plan_references(self, ask: Invocation) -> tuple[Reference, ...]:
+        """Return which new items to send as references: all whose bytes the same prompt already holds.
+
+        They have not been sent yet, so no cached prefix changes, and the receiver has the text: this is never dearer.
+        """
         prompt = ask.prompt
-        tokens = prompt.column("tokens")
+        new = (prompt.column("born") == ask.call) & (prompt.column("copy") >= 0) & prompt.column("maskable")
+        new &= prompt.column("tokens") > REFERENCE_TOKENS
+        found = (Reference(int(row), int(prompt.column("copy")[row])) for row in np.flatnonzero(new))
+        return tuple(reference for reference in found if prompt.whole(reference.copy))
+
+    def plan_masks(self, ask: Invocation, references: tuple[Reference, ...]) -> MaskPlan:
+        """Return which items to mask before a call, given the references; other policies override this."""
+        prompt = ask.prompt
+        tokens = tokens_with(prompt, references)
+        maskable = prompt.column("maskable") & (prompt.column("born") < ask.call)
+        maskable[[reference.copy for reference in references]] = False
         state = PromptState(
             tokens=tokens,
             stub_tokens=np.full(len(prompt), float(STUB_TOKENS)),
-            maskable=prompt.column("maskable") & (prompt.column("born") < ask.call),
+            maskable=maskable,
             need=prompt.need_at(ask.call),
             cached_items=ask.cached_items,
             overhead_tokens=ask.overhead_tokens,
@@ -219,7 +248,7 @@ class WorkflowPlanner:
 
     def after(self, used: Used) -> None:
         """Take note of what a call used."""
-        tokens = used.prompt_tokens + used.output_tokens
+        tokens = used.prompt_tokens + used.output_tokens + used.extra_tokens
         self._spent_tokens += tokens
         self._cost += used.cost
         self._cost_unplanned += used.cost_unplanned
@@ -231,6 +260,19 @@ class WorkflowPlanner:
             record.output_tokens += used.output_tokens
             record.last_prompt = used.prompt_tokens
             record.calls += 1
+
+    def finished(self, run_id: str) -> None:
+        """Take note that an agent run has ended and handed its result back.
+
+        It needs no more tokens; what it used informs the forecasts for later runs of its role.
+        """
+        stage = self._current.pop(run_id, None)
+        if stage is not None:
+            self._close(self.stages[run_id, stage])
+
+    def _close(self, record: StageRecord) -> None:
+        record.recorded = record.use
+        self._history[record.role].append(record.recorded)
 
     def _token_weight(self) -> float:
         """Return what a token not sent is worth: more while a target is missed."""
@@ -262,12 +304,15 @@ class WorkflowPlanner:
         if record is None:
             previous = self._current.get(ask.run_id)
             if previous is not None:
-                self._history[ask.role].append(self.stages[ask.run_id, previous].use)
-            self._current[ask.run_id] = ask.stage
+                self._close(self.stages[ask.run_id, previous])
             demand = self._forecast(ask.role, prompt_tokens)
             likely = dict(zip(demand.probabilities, demand.tokens, strict=True))[0.9]
             record = StageRecord(ask.role, likely, first_prompt=prompt_tokens, last_prompt=prompt_tokens)
             self.stages[key] = record
+        elif record.recorded is not None:  # it was over, and has been called again
+            self._history[record.role].remove(record.recorded)
+            record.recorded = None
+        self._current[ask.run_id] = ask.stage
         return record
 
     def _problem(self, ask: Invocation, prompt_tokens: float) -> BudgetProblem:
@@ -283,7 +328,7 @@ class WorkflowPlanner:
         others = [
             AgentNeed(id=run_id, stage_id=stage, demand=self._forecast(record.role, record.last_prompt))
             for (run_id, number), record in self.stages.items()
-            if number == ask.stage and run_id != ask.run_id
+            if number == ask.stage and run_id != ask.run_id and record.recorded is None
         ]
         return BudgetProblem(
             agents=(asking, *others, *(() if limit is None else (later,))),
@@ -308,3 +353,10 @@ class WorkflowPlanner:
 
     def _forecast(self, role: str, prompt_tokens: float) -> Demand:
         return self._demand.forecast(role, prompt_tokens=round(prompt_tokens), history=self._history[role])
+
+
+def tokens_with(prompt: PlannedPrompt, references: Iterable[Reference]) -> NDArray[np.float64]:
+    """Return the tokens of each item once the references are carried out, shape (n,)."""
+    tokens: NDArray[np.float64] = prompt.column("tokens").copy()
+    tokens[[reference.row for reference in references]] = REFERENCE_TOKENS
+    return tokens

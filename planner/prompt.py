@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 STUB_TOKENS = 24
 """Tokens that a stub is expected to have before it is written."""
 
+REFERENCE_TOKENS = 14
+"""The same for a reference."""
+
 _ACTIONS = (Action.KEEP, Action.REFERENCE, Action.MASK)
 _KEEP, _REFERENCE, _MASK = range(3)
 
@@ -30,6 +33,7 @@ _COLUMNS: dict[str, type[np.generic]] = {
     "need": np.float64,
     "maskable": np.bool_,
     "form": np.int8,
+    "copy": np.int64,
 }
 
 
@@ -56,6 +60,7 @@ class PlannedPrompt:
         need: Probability, right after it was first sent, that it is needed again once it is gone.
         maskable: Whether it may be masked.
         form: What is sent: the original, a reference, or a stub.
+        copy: An earlier row whose original has the same bytes, or -1.
     """
 
     def __init__(self) -> None:
@@ -72,7 +77,16 @@ class PlannedPrompt:
         return self._data[name][: self._size]
 
     def append(
-        self, *, piece: int, logged: int, visible: int, tokens: float, born: int, need: float, maskable: bool
+        self,
+        *,
+        piece: int,
+        logged: int,
+        visible: int,
+        tokens: float,
+        born: int,
+        need: float,
+        maskable: bool,
+        copy: int = -1,
     ) -> int:
         """Add an item at the end, whole, and return its position."""
         if self._size == len(self._data["piece"]):
@@ -80,7 +94,7 @@ class PlannedPrompt:
                 self._data[name] = np.concatenate((column, np.zeros_like(column)))
         row = self._size
         self._size += 1
-        values = (piece, logged, visible, tokens, tokens, born, born, 0, need, maskable, _KEEP)
+        values = (piece, logged, visible, tokens, tokens, born, born, 0, need, maskable, _KEEP, copy)
         for column, value in zip(self._data.values(), values, strict=True):
             column[row] = value
         return row
@@ -129,6 +143,10 @@ class PlannedPrompt:
     def action(self, row: int) -> Action:
         """Return the form in which an item is sent."""
         return _ACTIONS[self._data["form"][row]]
+
+    def whole(self, row: int) -> bool:
+        """Say whether an item is sent as it is."""
+        return bool(self._data["form"][row] == _KEEP)
 
     def need_at(self, call: int) -> NDArray[np.float64]:
         """Return for each item the probability that it is needed again if it is masked before a call of the run."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from apportion.compression.store import HandleStore
     from apportion.planner.masking import TokenPrices
+    from apportion.planner.planner import Reference
     from apportion.planner.replay.context import LoggedCall
     from apportion.planner.replay.regime import CacheRegime
     from apportion.telemetry.events import Event, WorkflowLog
@@ -57,6 +58,7 @@ class CallCosts:
     Attributes:
         visible: Visible prompt tokens.
         real: Prompt tokens with the invisible overhead, in the provider's tokens.
+        expansion_prompt_tokens: What of the planned side's are prompts of extra calls.
         output_tokens: Output of the logged call; both sides write it.
         expansion_output_tokens: Output of the planned side's extra calls.
         cost: Price of the call.
@@ -64,13 +66,14 @@ class CallCosts:
 
     visible: tuple[int, int]
     real: tuple[float, float]
+    expansion_prompt_tokens: float
     output_tokens: float
     expansion_output_tokens: float
     cost: tuple[float, float]
 
 
 class RunReplay:
-    """One agent run: for each call `enter`, then `mask`, then `send`.
+    """One agent run: for each call `enter`, then `refer` and `mask` what the plan says, then `send`.
 
     Args:
         log: The workflow.
@@ -78,7 +81,6 @@ class RunReplay:
         store: Keeps the originals of what is replaced.
         clock: Tells which cached prompts of the workflow are alive.
         regime: How the run uses the prompt cache.
-        may_refer: Whether repeated results may be replaced by references.
         may_mask: Whether results may be masked: then every planned prompt offers the tool that expands them.
     """
 
@@ -90,7 +92,6 @@ class RunReplay:
         store: HandleStore,
         clock: CacheClock,
         regime: CacheRegime,
-        may_refer: bool = True,
         may_mask: bool = True,
     ) -> None:
         self.agent = calls[0].first.agent
@@ -109,7 +110,6 @@ class RunReplay:
         self._store = store
         self._clock = clock
         self._regime = regime
-        self._may_refer = may_refer
         self._may_mask = may_mask
         self._counter = TokenCounter(None)
         self._tool_tokens = 0.0
@@ -164,6 +164,12 @@ class RunReplay:
         for position in call.added:
             self._append(position)
 
+    def refer(self, references: Iterable[Reference]) -> None:
+        """Replace items by references to their earlier copies, which then stay whole."""
+        for row, copy in references:
+            self.prompt.pin(copy)
+            self._replace(row, Action.REFERENCE, copy=copy)
+
     def mask(self, rows: Iterable[int]) -> None:
         """Replace items by stubs, on the real text."""
         for row in rows:
@@ -192,6 +198,7 @@ class RunReplay:
         costs = CallCosts(
             visible=(visible[0], visible[1] + extra.visible),
             real=(splits[0].total, splits[1].total + extra.tokens),
+            expansion_prompt_tokens=extra.tokens,
             output_tokens=output,
             expansion_output_tokens=float(extra.items * EXPANSION_OUTPUT_TOKENS),
             cost=(self.tariff.cost(splits[0], output), self.tariff.cost(splits[1], output) + extra.cost),
@@ -283,14 +290,19 @@ class RunReplay:
             side[event.kind] += visible
         self._evidence.enter(position)
         replaceable = event.kind in REPLACEABLE_KINDS and visible >= MIN_REPLACED_TOKENS
-        row = self._append_planned(position, logged=len(self._logged) - 1, replaceable=replaceable)
-        own = event.kind.written_by_model
-        self._entered[0] += 0 if own else visible
-        if replaceable:
-            self._refer_to_copy(row, event)
-        self._entered[1] += 0 if own else int(self.prompt.column("visible")[row])
+        copy = self._whole_copy(event.content) if replaceable else -1
+        row = self._append_planned(position, logged=len(self._logged) - 1, replaceable=replaceable, copy=copy)
+        if replaceable and copy < 0:
+            self._copies[event.content] = row
+        if not event.kind.written_by_model:
+            self._entered = [tokens + visible for tokens in self._entered]
 
-    def _append_planned(self, position: int, *, logged: int, replaceable: bool) -> int:
+    def _whole_copy(self, content: str) -> int:
+        """Return an earlier row that sends the same bytes whole, or -1."""
+        row = self._copies.get(content, -1)
+        return row if row >= 0 and self.prompt.whole(row) else -1
+
+    def _append_planned(self, position: int, *, logged: int, replaceable: bool, copy: int = -1) -> int:
         event = self._events[position]
         visible, tokens = self._size(position)
         need = 0.0
@@ -306,16 +318,8 @@ class RunReplay:
             born=self.calls,
             need=need,
             maskable=replaceable and self._may_mask,
+            copy=copy,
         )
-
-    def _refer_to_copy(self, row: int, event: Event) -> None:
-        """Send a reference where the receiver already has these bytes in the same prompt."""
-        copy = self._copies.get(event.content)
-        if self._may_refer and copy is not None and self.prompt.action(copy) is Action.KEEP:
-            self.prompt.pin(copy)
-            self._replace(row, Action.REFERENCE, copy=copy)
-        else:
-            self._copies[event.content] = row
 
     def _replace(self, row: int, action: Action, *, copy: int | None = None) -> None:
         position = int(self.prompt.column("piece")[row])
@@ -341,7 +345,7 @@ class RunReplay:
         stub_visible = count_tokens(stub)
         self.prompt.replace(row, action, visible=stub_visible, tokens=float(self._counter.estimate(stub).tokens))
         self._by_kind[1][event.kind] += stub_visible - visible
-        self._entered[1] += stub_visible if action is Action.MASK else 0
+        self._entered[1] += stub_visible if action is Action.MASK else stub_visible - visible
         self._evidence.leave_planned(position)
         self._hidden[position] = row
         self._stubs[row] = stub

@@ -5,12 +5,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from apportion.models.demand import StageUse
 from apportion.planner import planner as module
 from apportion.planner.budgets.solver import solve_budget
 from apportion.planner.masking import TokenPrices
-from apportion.planner.planner import BUDGET_USED_UP, LATER, Invocation, PlanOptions, Used, WorkflowPlanner
-from apportion.planner.prompt import PlannedPrompt
-from apportion.records import Budget
+from apportion.planner.planner import (
+    BUDGET_USED_UP,
+    LATER,
+    Invocation,
+    PlanOptions,
+    Reference,
+    Used,
+    WorkflowPlanner,
+)
+from apportion.planner.prompt import REFERENCE_TOKENS, PlannedPrompt
+from apportion.records import Action, Budget
 
 if TYPE_CHECKING:
     from apportion.planner.budgets.plan import BudgetPlan
@@ -227,6 +236,73 @@ def test_a_budget_that_is_used_up_gives_no_allocation_and_says_so() -> None:
     plans.after(used(9000))
     plan = plans.before(ask(prompt_of(5000)))
     assert (plan.status, plan.allocated_tokens, plan.degraded) == ("INFEASIBLE", None, (BUDGET_USED_UP,))
+
+
+def test_a_sub_agent_that_has_handed_back_needs_no_more_and_informs_the_next_one() -> None:
+    plans, solve = planner(PlanOptions(budget=Budget(max_tokens=5_000_000)))
+    for number in range(3):
+        plans.before(ask(prompt_of(9000), run_id=f"sub{number}", role="sub"))
+        for _ in range(2):
+            plans.after(used(9000, run_id=f"sub{number}", output_tokens=100.0))
+        if number != 1:
+            plans.finished(f"sub{number}")
+    last = solve.problems[-1]
+    assert [agent.id for agent in last.agents] == ["sub2", "sub1", LATER]
+    assert last.agents[0].demand.sample_size == 1
+
+
+def test_a_finished_run_that_is_called_again_is_open_again() -> None:
+    plans, solve = planner(PlanOptions(budget=Budget(max_tokens=5_000_000)))
+    plans.before(ask(prompt_of(9000), run_id="sub", role="sub"))
+    plans.after(used(9000, run_id="sub"))
+    plans.finished("sub")
+    plans.finished("sub")
+    plans.before(ask(prompt_of(9000), run_id="sub", role="sub", call=2))
+    plans.before(ask(prompt_of(9000), run_id="other", role="sub"))
+    assert [agent.id for agent in solve.problems[-1].agents] == ["other", "sub", LATER]
+    assert solve.problems[-1].agents[0].demand.sample_size == 0
+    plans.after(used(9000, run_id="sub"))
+    plans.finished("sub")
+    plans.before(ask(prompt_of(9000), run_id="third", role="sub"))
+    assert solve.problems[-1].agents[0].demand.sample_size == 1
+
+
+def test_extra_calls_are_used_tokens_but_no_growth_of_the_prompt() -> None:
+    plans, _ = planner()
+    plans.before(ask(prompt_of(5000)))
+    plans.after(used(5000))
+    plans.after(used(6000, output_tokens=10.0, extra_tokens=6060.0))
+    record = plans.stages["main", 1]
+    assert record.used_tokens == 5000 + 6000 + 10 + 6060
+    assert record.use == StageUse(calls=2, growth_tokens=1000, output_tokens=5)
+
+
+def twice(*, copy: int = 0) -> PlannedPrompt:
+    """A prompt that was sent, and a new result with the same bytes as its first item."""
+    prompt = prompt_of(4000)
+    prompt.append(piece=1, logged=1, visible=4000, tokens=4000.0, born=1, need=0.3, maskable=True, copy=copy)
+    return prompt
+
+
+def test_a_repeated_result_is_referred_to_and_its_copy_is_not_masked() -> None:
+    plans, _ = planner()
+    plans.after(used(1, unplanned=1e6))
+    plan = plans.before(ask(twice()))
+    assert plan.references == (Reference(row=1, copy=0),)
+    assert plan.masks.items.size == 0
+    record = plans.stages["main", 1]
+    assert record.first_prompt == 4000 + REFERENCE_TOKENS
+
+
+def test_what_has_no_whole_copy_is_sent_as_it_is() -> None:
+    plans, _ = planner()
+    assert plans.before(ask(twice(copy=-1))).references == ()
+    masked = twice()
+    masked.replace(0, Action.MASK, visible=20, tokens=20.0)
+    assert plans.before(ask(masked)).references == ()
+    assert plans.before(ask(twice(), call=2)).references == ()
+    off, _ = planner(PlanOptions(enabled=False))
+    assert off.before(ask(twice())).references == ()
 
 
 def test_an_earlier_stage_of_a_run_informs_its_next_one() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from apportion.planner.planner import BUDGET_USED_UP, PlanOptions
+from apportion.planner.planner import BUDGET_USED_UP, PlanOptions, WorkflowPlanner
 from apportion.planner.replay.results import NO_OUTPUT_USAGE, NO_PROMPT_USAGE
 from apportion.planner.replay.workflow import replay_workflow
 from apportion.records import Budget, Kind, Usage
@@ -213,3 +213,34 @@ def test_calls_beyond_a_token_budget_are_counted_and_planning_never_adds_to_them
     assert 0 < planned < baseline
     assert BUDGET_USED_UP in result.degraded
     assert any(plan.status == "INFEASIBLE" for plan in result.plans)
+
+
+def test_a_sub_agent_is_over_when_its_parent_has_seen_its_result_and_not_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[tuple[str, int]] = []
+    asked: list[str] = []
+    monkeypatch.setattr(WorkflowPlanner, "finished", lambda _, run: told.append((run, len(asked))))
+    before = WorkflowPlanner.before
+    monkeypatch.setattr(WorkflowPlanner, "before", lambda self, ask: (asked.append(ask.run_id), before(self, ask))[1])
+    builder = LogBuilder("w", source="test", framework="test")
+
+    def add(kind: Kind, run: str, **fields: Any) -> None:
+        agent, parent = ("main", None) if run == "main" else ("Explore", "main")
+        builder.add(kind, f"{kind} {run}", agent=agent, agent_run=run, parent_agent=parent, **fields)
+
+    add(Kind.USER, "main")
+    add(Kind.HANDOFF, "main", call=0, link="1", name="Explore")
+    add(Kind.HANDOFF, "main", call=0, link="2", name="Explore")
+    add(Kind.ASSISTANT, "sub:a", call=1)
+    add(Kind.ASSISTANT, "sub:b", call=2)
+    add(Kind.HANDOFF_RESULT, "main", link="2", name="Explore")
+    add(Kind.HANDOFF_RESULT, "main", link="1", name="Explore")
+    add(Kind.ASSISTANT, "main", call=3)
+    add(Kind.ASSISTANT, "sub:b", call=4)
+    add(Kind.ASSISTANT, "main", call=5)
+    log = builder.build()
+    assert log is not None
+    replay_workflow(log, PlanOptions())
+    assert asked == ["main", "sub:a", "sub:b", "main", "sub:b", "main"]
+    assert told == [("sub:a", 3), ("sub:b", 5)]
