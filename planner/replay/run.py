@@ -11,7 +11,7 @@ from apportion.compression.expand_tool import expand_schema
 from apportion.compression.store import Handle
 from apportion.errors import StoreError
 from apportion.planner.masking import EXPANSION_OUTPUT_TOKENS
-from apportion.planner.prompt import PlannedPrompt, prior_need
+from apportion.planner.prompt import PlannedPrompt, path_of, prior_need
 from apportion.planner.replay.billing import CacheClock, CacheSplit, Tariff, split_prompt, tariff
 from apportion.planner.replay.results import LOST_ORIGINAL, NO_OUTPUT_USAGE, NO_PROMPT_USAGE, Totals, add_pairs
 from apportion.planner.replay.run_evidence import RunEvidence
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 REPLACEABLE_KINDS = frozenset({Kind.TOOL_RESULT, Kind.HANDOFF_RESULT})
 """What may be masked or referred to: results of tools and of sub-agents. System text, tasks, constraints and the
 model's own words always stay."""
+
+CALLING_KINDS = frozenset({Kind.TOOL_CALL, Kind.HANDOFF})
 
 MIN_REPLACED_TOKENS = 60
 """Smaller results are never replaced: the stub would hardly be shorter."""
@@ -122,12 +124,15 @@ class RunReplay:
         self._entered = [0, 0]
         self._sizes: dict[int, tuple[int, float]] = {}
         self._tools = {event.link: event.name for event in log.events if event.link and event.name}
+        self._inputs = {e.link: position for position, e in enumerate(log.events) if e.link and e.kind in CALLING_KINDS}
+        self._of_path: dict[str, int] = {}
         self._copies: dict[str, int] = {}
         self._hidden: dict[int, int] = {}
         self._rows: dict[int, int] = {}
         self._stubs: dict[int, str] = {}
         self._handles: dict[int, Handle] = {}
         self._found: dict[int, bool] = {}
+        self._dropped: set[int] = set()
         self._verified: dict[str, bytes] = {}
         self._held: dict[str | None, tuple[int, int]] = {}
         self._evidence = RunEvidence(log, calls)
@@ -174,6 +179,17 @@ class RunReplay:
         """Replace items by stubs, on the real text."""
         for row in rows:
             self._replace(int(row), Action.MASK)
+
+    def drop(self, rows: Iterable[int]) -> None:
+        """Leave items out without a handle: what they hold cannot come back."""
+        for row in rows:
+            position = int(self.prompt.column("piece")[row])
+            self._by_kind[1][self._events[position].kind] -= self._size(position)[0]
+            self.prompt.replace(row, Action.MASK, visible=0, tokens=0.0)
+            self._evidence.leave_planned(position)
+            self._evidence.lose(position)
+            self._found[row] = False
+            self._dropped.add(row)
 
     def send(self, call: LoggedCall) -> CallCosts:
         """Send both prompts, charge what the output needs expanded, and add everything up."""
@@ -268,6 +284,8 @@ class RunReplay:
         """Forget rows that have left the prompt; a stub whose expanded copy went with them hides its original again."""
         pieces = self.prompt.column("piece").tolist()
         self._copies = {text: row for text, row in self._copies.items() if row < len(pieces)}
+        self._of_path = {path: row for path, row in self._of_path.items() if row < len(pieces)}
+        self._dropped = {row for row in self._dropped if row < len(pieces)}
         self._stubs = {row: stub for row, stub in self._stubs.items() if row < len(pieces)}
         self._handles = {row: handle for row, handle in self._handles.items() if row < len(pieces)}
         self._found = {row: found for row, found in self._found.items() if row < len(pieces)}
@@ -278,7 +296,7 @@ class RunReplay:
             self._rows[piece] = row
             if self.prompt.action(row) is Action.KEEP:
                 self._hidden.pop(piece, None)
-            else:
+            elif row not in self._dropped:
                 self._hidden[piece] = row
 
     def _append(self, position: int) -> None:
@@ -294,8 +312,19 @@ class RunReplay:
         row = self._append_planned(position, logged=len(self._logged) - 1, replaceable=replaceable, copy=copy)
         if replaceable and copy < 0:
             self._copies[event.content] = row
+        if event.kind is Kind.TOOL_RESULT:
+            self._supersede(row, event)
         if not event.kind.written_by_model:
             self._entered = [tokens + visible for tokens in self._entered]
+
+    def _supersede(self, row: int, event: Event) -> None:
+        """Note that what an earlier result showed of the same file has been read again, or has changed."""
+        call = self._inputs.get(event.link or "")
+        path = path_of(self._events[call].content) if call is not None else None
+        if path is not None:
+            if path in self._of_path:
+                self.prompt.supersede(self._of_path[path])
+            self._of_path[path] = row
 
     def _whole_copy(self, content: str) -> int:
         """Return an earlier row that sends the same bytes whole, or -1."""
@@ -308,7 +337,8 @@ class RunReplay:
         need = 0.0
         if replaceable:
             tool = self._tools.get(event.link or "", event.name)
-            need = prior_need(tokens, tool=tool, handed_back=event.kind is Kind.HANDOFF_RESULT)
+            handed_back = event.kind is Kind.HANDOFF_RESULT
+            need = prior_need(tokens, tool=tool, handed_back=handed_back, sub_agent=event.parent_agent is not None)
         self._rows[position] = len(self.prompt)
         return self.prompt.append(
             piece=position,
@@ -428,7 +458,7 @@ class RunReplay:
     def _append_expanded(self, position: int, hidden: int) -> int:
         """Let a masked item enter the planned prompt again, whole; return its visible tokens."""
         row = self._append_planned(position, logged=-1, replaceable=True)
-        self.prompt.inherit_uses(row, hidden)
+        self.prompt.inherit(row, hidden)
         self._evidence.enter_planned(position)
         visible, _ = self._size(position)
         self._by_kind[1][self._events[position].kind] += visible

@@ -340,3 +340,17 @@ def test_real_prompts_shrink_in_proportion() -> None:
     run, costs = replay(log, {2: [2]})
     stub = int(run.prompt.column("visible")[2])
     assert costs[2].real == pytest.approx((THIRD + 1000, TOOL + THIRD + 1000 - SIZE + stub))
+
+
+def test_a_result_is_superseded_once_a_later_call_reads_or_changes_its_file() -> None:
+    def call(number: int, path: str, name: str) -> list[tuple[Kind, str, dict[str, Any]]]:
+        link = str(number)
+        given = {"call": number, "name": name, "link": link}
+        return [
+            (Kind.TOOL_CALL, f'{{"file_path": "{path}"}}', given),
+            (Kind.TOOL_RESULT, f"{FILE} {number}", {"link": link}),
+        ]
+
+    events = [*call(0, "f", "Read"), *call(1, "g", "Read"), *call(2, "f", "Edit"), (Kind.ASSISTANT, "ok", {"call": 3})]
+    run, _ = replay(log_of(*events), {})
+    assert run.prompt.column("superseded").tolist() == [False, True, False, False, False, False]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from apportion.telemetry.importers import read_logs
 from apportion.telemetry.reading import SkipLog
 
 if TYPE_CHECKING:
+    from apportion.planner.planner import Invocation, InvocationPlan
     from apportion.planner.replay.results import WorkflowResult
 
 SESSIONS = Path(__file__).parents[3] / "fixtures" / "logs" / "sessions"
@@ -222,7 +224,12 @@ def test_a_sub_agent_is_over_when_its_parent_has_seen_its_result_and_not_before(
     asked: list[str] = []
     monkeypatch.setattr(WorkflowPlanner, "finished", lambda _, run: told.append((run, len(asked))))
     before = WorkflowPlanner.before
-    monkeypatch.setattr(WorkflowPlanner, "before", lambda self, ask: (asked.append(ask.run_id), before(self, ask))[1])
+
+    def note_and_plan(self: WorkflowPlanner, ask: Invocation) -> InvocationPlan:
+        asked.append(ask.run_id)
+        return before(self, ask)
+
+    monkeypatch.setattr(WorkflowPlanner, "before", note_and_plan)
     builder = LogBuilder("w", source="test", framework="test")
 
     def add(kind: Kind, run: str, **fields: Any) -> None:
@@ -244,3 +251,41 @@ def test_a_sub_agent_is_over_when_its_parent_has_seen_its_result_and_not_before(
     replay_workflow(log, PlanOptions())
     assert asked == ["main", "sub:a", "sub:b", "main", "sub:b", "main"]
     assert told == [("sub:a", 3), ("sub:b", 5)]
+
+
+@pytest.fixture(scope="module")
+def sessions() -> list[WorkflowLog]:
+    return list(read_logs([SESSIONS], SkipLog()))
+
+
+def saved(logs: list[WorkflowLog], options: PlanOptions) -> tuple[list[float], list[float]]:
+    """Return the saved shares of visible tokens and of the bill, session by session."""
+    totals = [replay_workflow(log, options).totals for log in logs]
+    return (
+        [1.0 - one.visible[1] / one.visible[0] for one in totals],
+        [1.0 - one.bill[1] / one.bill[0] for one in totals],
+    )
+
+
+def test_asking_for_more_never_saves_clearly_less_and_is_not_dearer(sessions: list[WorkflowLog]) -> None:
+    reached = [saved(sessions, PlanOptions(target_reduction=target)) for target in (None, 0.01, 0.4, 0.6, 0.9)]
+    for (fewer, _), (more, bills) in pairwise(reached):
+        assert all(high > low - 0.01 for low, high in zip(fewer, more, strict=True))
+        assert min(bills) >= -0.01  # the schema of the expand tool is charged even where nothing is masked
+    assert sum(reached[-1][0]) > sum(reached[0][0])
+    sure = [number for number, share in enumerate(reached[0][0]) if share > 0.05]
+    assert [reached[1][0][number] for number in sure] == pytest.approx([reached[0][0][number] for number in sure])
+
+
+def test_a_token_budget_that_binds_leaves_fewer_calls_beyond_it(sessions: list[WorkflowLog]) -> None:
+    beyond = [replay_workflow(log, PlanOptions(budget=Budget(max_tokens=1_500_000))).calls_beyond for log in sessions]
+    assert all(planned <= baseline for baseline, planned in beyond)
+    assert sum(planned for _, planned in beyond) < sum(baseline for baseline, _ in beyond)
+
+
+def test_a_token_budget_that_binds_changes_what_is_sent(sessions: list[WorkflowLog]) -> None:
+    free, _ = saved(sessions, PlanOptions())
+    bound, bills = saved(sessions, PlanOptions(budget=Budget(max_tokens=1_500_000)))
+    assert bound != free
+    assert sum(bound) > sum(free)
+    assert min(bills) >= -0.02
