@@ -215,6 +215,9 @@ class WorkflowPlanner:
         solve: Solves a budget problem; `planner.budgets.solver.solve_budget`.
     """
 
+    masks = True
+    """Whether it ever masks: then every prompt has to offer the tool that expands stubs."""
+
     def __init__(self, options: PlanOptions, *, solve: Callable[[BudgetProblem], BudgetPlan]) -> None:
         self.options = options
         self.stages: dict[tuple[str, int], StageRecord] = {}

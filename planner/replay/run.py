@@ -83,7 +83,8 @@ class RunReplay:
         store: Keeps the originals of what is replaced.
         clock: Tells which cached prompts of the workflow are alive.
         regime: How the run uses the prompt cache.
-        may_mask: Whether results may be masked: then every planned prompt offers the tool that expands them.
+        may_mask: Whether results may be masked: then every planned prompt offers the tool that expands them. Only a
+            planner that masks nothing goes without.
     """
 
     def __init__(
@@ -347,7 +348,7 @@ class RunReplay:
             tokens=tokens,
             born=self.calls,
             need=need,
-            maskable=replaceable and self._may_mask,
+            maskable=replaceable,
             copy=copy,
         )
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from apportion.compression.store import HandleStore
 from apportion.planner.budgets.solver import solve_budget
-from apportion.planner.planner import Invocation, InvocationPlan, PlanOptions, Used, WorkflowPlanner
+from apportion.planner.planner import Invocation, InvocationPlan, PlannerMaker, PlanOptions, Used, WorkflowPlanner
+from apportion.planner.replay.baselines import BASELINES
 from apportion.planner.replay.billing import CacheClock
 from apportion.planner.replay.context import LoggedCall, logged_calls
 from apportion.planner.replay.regime import cache_regime, with_lifetimes
@@ -21,6 +22,8 @@ from apportion.planner.replay.run import REPLACEABLE_KINDS, CallCosts, RunReplay
 from apportion.records import Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from apportion.telemetry.events import WorkflowLog
 
 MAIN = "main"
@@ -28,16 +31,25 @@ SUB = "sub"
 
 
 def replay_workflow(
-    log: WorkflowLog, options: PlanOptions, *, planner: type[WorkflowPlanner] = WorkflowPlanner
+    log: WorkflowLog,
+    options: PlanOptions,
+    *,
+    planner: PlannerMaker = WorkflowPlanner,
+    against: Sequence[str] = (),
 ) -> WorkflowResult:
     """Replay one workflow.
 
     Args:
         log: The workflow.
         options: What the user wants of the plans.
-        planner: The planner; another one lets policies be compared on the same logs.
+        planner: Makes the planner; another one lets policies be compared on the same logs.
+        against: Names of baselines; each costs one more replay of the workflow.
     """
-    return _WorkflowReplay(log, options, planner(options, solve=solve_budget)).run()
+    result = _WorkflowReplay(log, options, planner(options, solve=solve_budget)).run()
+    for name in against:
+        other = _WorkflowReplay(log, options, BASELINES[name].planner(options, solve=solve_budget)).run()
+        result.against[name] = other.sums()
+    return result
 
 
 class _WorkflowReplay:
@@ -58,7 +70,7 @@ class _WorkflowReplay:
         self.result.degraded.update(regime.reasons)
         self.log = with_lifetimes(self.log, regime)
         calls = list(logged_calls(self.log))
-        fetching = _agents_with_results(self.log) if self.options.enabled else frozenset()
+        fetching = _agents_with_results(self.log) if self.options.enabled and self.planner.masks else frozenset()
         for call in calls:
             calls_of[call.first.agent_run].append(call)
         runs: dict[str, RunReplay] = {}
@@ -89,6 +101,7 @@ class _WorkflowReplay:
         milliseconds = (time.perf_counter() - began) * 1e3
         run.refer(plan.references)
         run.mask(plan.masks.items)
+        run.drop(plan.dropped)
         costs = run.send(call)
         self._note_plan(plan, milliseconds)
         self._account(run, call, costs)
