@@ -107,7 +107,7 @@ def _row(key: tuple[int, int, int], counts: list[int]) -> dict[str, Any]:
         "calls since last use from": AGES[age],
         "results": counts[0],
         "needed again": round(counts[1] / counts[0], 3),
-        "prior": round(float(need_after(prior, uses=uses, calls=AGES[age] * 1.3)), 3),
+        "prior": round(float(need_after(prior, uses=uses, calls=AGES[age] * 1.3, age=AGES[age] * 1.3)), 3),
     }
 
 

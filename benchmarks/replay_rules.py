@@ -11,12 +11,10 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from _harness import Mark, arguments, report
-from apportion.planner.masking import MaskPlan
-from apportion.planner.planner import Invocation, PlanOptions, WorkflowPlanner
+from apportion.planner.planner import PlannerMaker, PlanOptions, WorkflowPlanner
 from apportion.planner.replay.aggregate import RunFacts, build_report
+from apportion.planner.replay.baselines import BASELINES
 from apportion.planner.replay.workflow import replay_workflow
 from apportion.telemetry.importers import SkipLog, read_logs
 
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     from apportion.planner.report.schema import SourceRow
 
 QUICK_WORKFLOWS = 5
-LEAST_MASKED_TOKENS = 40
 MOST_DEARER = 0.02
 WORST_SAVED = -0.02
 
@@ -36,20 +33,7 @@ RULE_A = (
 )
 SHARES = "Shares are percent of doing nothing; a negative saving is dearer. support: facts of the next action visible."
 
-
-class RuleA(WorkflowPlanner):
-    """Mask everything seen once when the cache is cold, and every 20 calls what is older than 10."""
-
-    def plan_masks(self, ask: Invocation) -> MaskPlan:
-        """Return the items that the rule masks."""
-        age = ask.call - ask.prompt.column("born")
-        cold = ask.call > 0 and ask.cached_items == 0
-        old_enough = age >= 1 if cold else age > 10 if ask.call % 20 == 0 else np.zeros(len(age), dtype=bool)
-        maskable = ask.prompt.column("maskable") & (ask.prompt.column("tokens") > LEAST_MASKED_TOKENS)
-        return MaskPlan.nothing()._replace(items=np.flatnonzero(maskable & old_enough))
-
-
-POLICIES: dict[str, type[WorkflowPlanner]] = {"rule A": RuleA, "apportion": WorkflowPlanner}
+POLICIES: dict[str, PlannerMaker] = {"rule A": BASELINES["rule-a"].planner, "apportion": WorkflowPlanner}
 
 
 def main() -> None:

@@ -8,38 +8,62 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from apportion.errors import InfeasiblePlanError
 from apportion.models.demand import PriorDemand, StageUse
-from apportion.planner.budgets.problem import AgentNeed, BudgetProblem, StageCap
-from apportion.planner.masking import EXPANSION_OUTPUT_TOKENS, MaskPlan, PromptState, Solvency, TokenPrices, plan_masks
-from apportion.planner.prompt import STUB_TOKENS
+from apportion.planner.budgets.problem import QUANTUM_TOKENS, AgentNeed, BudgetProblem, StageCap
+from apportion.planner.masking import (
+    EXPANSION_OUTPUT_TOKENS,
+    UNLIMITED,
+    MaskPlan,
+    PromptState,
+    Solvency,
+    TokenPrices,
+    plan_masks,
+)
+from apportion.planner.prompt import REFERENCE_TOKENS, STUB_TOKENS
 from apportion.records import Budget
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
+
+    from numpy.typing import NDArray
 
     from apportion.planner.budgets.plan import BudgetPlan
     from apportion.planner.prompt import PlannedPrompt
     from apportion.records import Demand
 
+    Allocations = tuple[dict[str, int], str, float | None, tuple[str, ...]]
+    """Tokens per agent run, status, gap to the bound, and why the plan is not what it should be."""
+
 LOSS_ALLOWANCE = 0.005
 """Share of the bill so far that planning may lose before it stops taking risks: a quarter of what is tolerated."""
 
-DEFAULT_TOKEN_WEIGHT = 0.5
+DEFAULT_TOKEN_WEIGHT = 0.25
 """What a token not sent is worth beyond its price, as a share of the price of writing one."""
 
-MAX_TOKEN_WEIGHT = 1.0
-"""The same at most: while a target for the reduction is missed."""
+VIEWS = 2
+"""Calls that see a result whole before it may be masked: most needs come in the next few calls."""
 
-REMAINING_CALLS = {"main": 25.0, "sub": 7.0}
-"""Expected later calls with the same context, for main agents and sub-agents (see `models.demand`)."""
+TINY_NEED = 0.05
+"""Probability of a need up to which one call is enough: right after it, next to nothing has to be rewritten."""
+
+REMAINING_CALLS = {"main": 30.0, "sub": 7.0}
+"""Expected later calls with the same context, for main agents and sub-agents.
+
+Logs of coding agents have 14 to 60 on average for main agents, and 6 to 12 for sub-agents, after nearly any number of
+calls: a context is no nearer to its end for being old.
+"""
 
 BUDGET_USED_UP = "budget used up: the next prompt does not fit what is left"
 """Why there is no allocation; a live orchestrator would defer or refuse the call."""
+
+CUT_TO_WINDOW = "masked beyond the cheapest plan to fit the context window"
+CUT_TO_BUDGET = "masked beyond the cheapest plan to fit what is left of the budget"
+"""Which hard limit forced a plan whose expected bill is above doing nothing."""
 
 LATER = "later stages"
 """The pseudo-agent that keeps tokens for stages which have not begun."""
@@ -98,12 +122,13 @@ class Used:
     Attributes:
         run_id: The agent run.
         stage: Number of the stage.
-        prompt_tokens: Tokens of the prompt as planned, extra calls included.
+        prompt_tokens: Tokens of the prompt as planned, extra calls not included.
         output_tokens: Tokens of the output.
         cost: What was paid, in the currency of the prices.
         cost_unplanned: What the call would have cost without planning.
         visible_tokens: Visible prompt tokens sent.
         visible_unplanned: Visible prompt tokens without planning.
+        extra_tokens: Prompts and outputs of the extra calls that asked for left-out items back.
     """
 
     run_id: str
@@ -114,6 +139,14 @@ class Used:
     cost_unplanned: float
     visible_tokens: int
     visible_unplanned: int
+    extra_tokens: float = 0.0
+
+
+class Reference(NamedTuple):
+    """A row of the prompt to be sent as a reference, and the earlier row that holds the same bytes."""
+
+    row: int
+    copy: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,17 +155,21 @@ class InvocationPlan:
 
     Attributes:
         masks: Items to mask before the call.
+        references: Items to send as references to an earlier copy in the same prompt.
         allocated_tokens: Total tokens that the run may use in this stage, or `None` without a valid budget plan.
         status: `STANDING`, or how the budget plan was solved anew.
         gap: Relative gap to the independent bound if it was.
         degraded: Why the plan is not what it should be; empty if it is.
+        dropped: Items to leave out for good; only rules that are compared with do so.
     """
 
     masks: MaskPlan
+    references: tuple[Reference, ...]
     allocated_tokens: int | None
     status: str
     gap: float | None
     degraded: tuple[str, ...]
+    dropped: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -149,6 +186,8 @@ class StageRecord:
     first_prompt: float = 0.0
     last_prompt: float = 0.0
     output_tokens: float = 0.0
+    recorded: StageUse | None = None
+    """What of it informs later forecasts, once it is over."""
 
     @property
     def use(self) -> StageUse:
@@ -161,6 +200,13 @@ class StageRecord:
         )
 
 
+class PlannerMaker(Protocol):
+    """Makes the planner of one workflow: `WorkflowPlanner` itself, or another policy of its kind."""
+
+    def __call__(self, options: PlanOptions, *, solve: Callable[[BudgetProblem], BudgetPlan]) -> WorkflowPlanner:
+        """Return a planner that knows nothing yet."""
+
+
 class WorkflowPlanner:
     """Plans one workflow, invocation by invocation.
 
@@ -168,6 +214,9 @@ class WorkflowPlanner:
         options: What the user wants.
         solve: Solves a budget problem; `planner.budgets.solver.solve_budget`.
     """
+
+    masks = True
+    """Whether it ever masks: then every prompt has to offer the tool that expands stubs."""
 
     def __init__(self, options: PlanOptions, *, solve: Callable[[BudgetProblem], BudgetPlan]) -> None:
         self.options = options
@@ -185,41 +234,95 @@ class WorkflowPlanner:
     def before(self, ask: Invocation) -> InvocationPlan:
         """Plan one invocation."""
         if not self.options.enabled:
-            return InvocationPlan(MaskPlan.nothing(), None, "OFF", None, ())
-        masks = self.plan_masks(ask)
-        degraded = ("masked beyond the cheapest plan to fit the context window",) if masks.forced else ()
-        prompt_tokens = ask.overhead_tokens + float(ask.prompt.column("tokens").sum()) - masks.saved_tokens
+            return InvocationPlan(MaskPlan.nothing(), (), None, "OFF", None, ())
+        references = self.plan_references(ask)
+        masks = self.plan_masks(ask, references)
+        degraded = (self._forced_by(ask, references),) if masks.forced else ()
+        prompt_tokens = ask.overhead_tokens + float(tokens_with(ask.prompt, references).sum()) - masks.saved_tokens
         allocated, status, gap, reasons = self._plan_budget(ask, prompt_tokens)
-        return InvocationPlan(masks, allocated, status, gap, degraded + reasons)
+        return InvocationPlan(masks, references, allocated, status, gap, degraded + reasons)
 
-    def plan_masks(self, ask: Invocation) -> MaskPlan:
-        """Return which items to mask before a call; other policies override this."""
+    def plan_references(self, ask: Invocation) -> tuple[Reference, ...]:
+        """Return which new items to send as references: all whose bytes the same prompt already holds.
+
+        They have not been sent yet, so no cached prefix changes, and the receiver has the text: this is never dearer.
+        """
         prompt = ask.prompt
-        tokens = prompt.column("tokens")
-        state = PromptState(
-            tokens=tokens,
-            stub_tokens=np.full(len(prompt), float(STUB_TOKENS)),
-            maskable=prompt.column("maskable") & (prompt.column("born") < ask.call),
-            need=prompt.need_at(ask.call),
-            cached_items=ask.cached_items,
-            overhead_tokens=ask.overhead_tokens,
-            remaining_calls=REMAINING_CALLS[ask.role],
-        )
-        must_save = 0.0
-        if ask.context_window is not None:
-            counted = ask.overhead_tokens + float(tokens.sum())
-            must_save = max(0.0, counted - ask.context_window / min(1.0, ask.calibration))
+        new = (prompt.column("born") == ask.call) & (prompt.column("copy") >= 0) & prompt.column("maskable")
+        new &= prompt.column("tokens") > REFERENCE_TOKENS
+        found = (Reference(int(row), int(prompt.column("copy")[row])) for row in np.flatnonzero(new))
+        return tuple(reference for reference in found if prompt.whole(reference.copy))
+
+    def plan_masks(self, ask: Invocation, references: tuple[Reference, ...]) -> MaskPlan:
+        """Return which items to mask before a call, given the references; other policies override this."""
+        prompt = ask.prompt
+        tokens = tokens_with(prompt, references)
+        need = prompt.need_at(ask.call)
+        age = ask.call - prompt.column("born")
+        seen = prompt.column("maskable") & (age >= 1)
+        seen[[reference.copy for reference in references]] = False
+        prompt_tokens = ask.overhead_tokens + float(tokens.sum())
+        saveable = float((tokens - STUB_TOKENS)[seen & (tokens > STUB_TOKENS)].sum())
+        must_save = max(_beyond_window(ask, prompt_tokens), self._beyond_budget(prompt_tokens, saveable))
+        short = self._binding(ask, prompt_tokens)
         return plan_masks(
-            state,
+            PromptState(
+                tokens=tokens,
+                stub_tokens=np.full(len(prompt), float(STUB_TOKENS)),
+                maskable=seen if must_save > 0 else seen & ((age >= VIEWS) | (need <= TINY_NEED)),
+                need=need,
+                cached_items=ask.cached_items,
+                overhead_tokens=ask.overhead_tokens,
+                remaining_calls=REMAINING_CALLS[ask.role],
+            ),
             ask.prices,
-            Solvency(self._cost_unplanned - self._cost, LOSS_ALLOWANCE * self._cost_unplanned),
-            token_weight=self._token_weight() * ask.prices.write,
+            UNLIMITED if short else self._solvency(),
+            token_weight=DEFAULT_TOKEN_WEIGHT * ask.prices.write,
             must_save=must_save,
+            press=short or self._target_missed(),
         )
+
+    def _solvency(self) -> Solvency:
+        return Solvency(self._cost_unplanned - self._cost, LOSS_ALLOWANCE * self._cost_unplanned)
+
+    def _target_missed(self) -> bool:
+        target = self.options.target_reduction
+        return bool(target) and self._visible > (1.0 - (target or 0.0)) * self._visible_unplanned
+
+    def _binding(self, ask: Invocation, prompt_tokens: float) -> bool:
+        """Say whether tokens are short: the run is expected to use more than it is allocated, or than is left.
+
+        The masks that save most tokens are wanted then, up to the bill of doing nothing, and what the workflow can
+        afford to lose counts no more. Where dollars alone are short it does count: a loss would use them up sooner.
+        """
+        left = self.options.budget.max_tokens
+        if left is None:
+            return False
+        share = (left - self._spent_tokens) * (1.0 - self.options.budget.reserve_share)
+        record = self.stages.get((ask.run_id, ask.stage))
+        if record is not None and record.allocated_tokens is not None:
+            share = min(share, record.allocated_tokens - record.used_tokens)
+        return prompt_tokens * (1.0 + REMAINING_CALLS[ask.role]) > share
+
+    def _beyond_budget(self, prompt_tokens: float, saveable: float) -> float:
+        """Return the tokens that have to leave for the call to fit what is left, or 0 where that does not help.
+
+        A limit in dollars forces nothing: a plan that is dearer than doing nothing would use it up sooner.
+        """
+        limit = self.options.budget.max_tokens
+        if limit is None:
+            return 0.0
+        limit = max(0, int(limit - self._spent_tokens))
+        beyond = prompt_tokens + EXPANSION_OUTPUT_TOKENS - (limit - int(limit * self.options.budget.reserve_share))
+        return beyond + QUANTUM_TOKENS if 0 < beyond + QUANTUM_TOKENS <= saveable else 0.0
+
+    def _forced_by(self, ask: Invocation, references: tuple[Reference, ...]) -> str:
+        tokens = ask.overhead_tokens + float(tokens_with(ask.prompt, references).sum())
+        return CUT_TO_WINDOW if _beyond_window(ask, tokens) > 0 else CUT_TO_BUDGET
 
     def after(self, used: Used) -> None:
         """Take note of what a call used."""
-        tokens = used.prompt_tokens + used.output_tokens
+        tokens = used.prompt_tokens + used.output_tokens + used.extra_tokens
         self._spent_tokens += tokens
         self._cost += used.cost
         self._cost_unplanned += used.cost_unplanned
@@ -232,14 +335,18 @@ class WorkflowPlanner:
             record.last_prompt = used.prompt_tokens
             record.calls += 1
 
-    def _token_weight(self) -> float:
-        """Return what a token not sent is worth: more while a target is missed."""
-        target = self.options.target_reduction
-        if not target or self._visible_unplanned == 0:
-            return DEFAULT_TOKEN_WEIGHT
-        reached = 1.0 - self._visible / self._visible_unplanned
-        missing = min(1.0, max(0.0, target - reached) / target)
-        return DEFAULT_TOKEN_WEIGHT + (MAX_TOKEN_WEIGHT - DEFAULT_TOKEN_WEIGHT) * missing
+    def finished(self, run_id: str) -> None:
+        """Take note that an agent run has ended and handed its result back.
+
+        It needs no more tokens; what it used informs the forecasts for later runs of its role.
+        """
+        stage = self._current.pop(run_id, None)
+        if stage is not None:
+            self._close(self.stages[run_id, stage])
+
+    def _close(self, record: StageRecord) -> None:
+        record.recorded = record.use
+        self._history[record.role].append(record.recorded)
 
     def _plan_budget(
         self, ask: Invocation, prompt_tokens: float
@@ -248,13 +355,22 @@ class WorkflowPlanner:
         if record.allocated_tokens is not None and record.used_tokens + prompt_tokens <= record.allocated_tokens:
             return record.allocated_tokens, "STANDING", None, ()
         try:
-            plan = self._solve(self._problem(ask, prompt_tokens))
+            granted, status, gap, degraded = self.allocate(self._problem(ask, prompt_tokens))
         except InfeasiblePlanError:
             record.allocated_tokens = None
             return None, "INFEASIBLE", None, (BUDGET_USED_UP,)
-        granted = {allocation.agent_id: allocation.tokens for allocation in plan.allocations}
         record.allocated_tokens = round(record.used_tokens) + granted[ask.run_id]
-        return record.allocated_tokens, plan.status, plan.gap, plan.degraded
+        return record.allocated_tokens, status, gap, degraded
+
+    def allocate(self, problem: BudgetProblem) -> Allocations:
+        """Share out a budget; other policies override this.
+
+        Raises:
+            InfeasiblePlanError: What is left does not hold the next call.
+        """
+        plan = self._solve(problem)
+        granted = {allocation.agent_id: allocation.tokens for allocation in plan.allocations}
+        return granted, plan.status, plan.gap, plan.degraded
 
     def _begin_stage(self, ask: Invocation, prompt_tokens: float) -> StageRecord:
         key = (ask.run_id, ask.stage)
@@ -262,12 +378,15 @@ class WorkflowPlanner:
         if record is None:
             previous = self._current.get(ask.run_id)
             if previous is not None:
-                self._history[ask.role].append(self.stages[ask.run_id, previous].use)
-            self._current[ask.run_id] = ask.stage
+                self._close(self.stages[ask.run_id, previous])
             demand = self._forecast(ask.role, prompt_tokens)
             likely = dict(zip(demand.probabilities, demand.tokens, strict=True))[0.9]
             record = StageRecord(ask.role, likely, first_prompt=prompt_tokens, last_prompt=prompt_tokens)
             self.stages[key] = record
+        elif record.recorded is not None:  # it was over, and has been called again
+            self._history[record.role].remove(record.recorded)
+            record.recorded = None
+        self._current[ask.run_id] = ask.stage
         return record
 
     def _problem(self, ask: Invocation, prompt_tokens: float) -> BudgetProblem:
@@ -283,13 +402,17 @@ class WorkflowPlanner:
         others = [
             AgentNeed(id=run_id, stage_id=stage, demand=self._forecast(record.role, record.last_prompt))
             for (run_id, number), record in self.stages.items()
-            if number == ask.stage and run_id != ask.run_id
+            if number == ask.stage and run_id != ask.run_id and record.recorded is None
         ]
+        if limit is None:
+            return BudgetProblem(agents=(asking, *others), stages=(StageCap(id=stage),))
+        reserve = int(limit * self.options.budget.reserve_share)
+        cap = max(asking.floor_tokens, _share_of_stage((asking, *others), later, limit - reserve))
         return BudgetProblem(
-            agents=(asking, *others, *(() if limit is None else (later,))),
-            stages=(StageCap(id=stage), *(() if limit is None else (StageCap(id=LATER),))),
+            agents=(asking, *others, later),
+            stages=(StageCap(id=stage, max_tokens=cap), StageCap(id=LATER)),
             max_tokens=limit,
-            reserve_tokens=0 if limit is None else int(limit * self.options.budget.reserve_share),
+            reserve_tokens=reserve,
         )
 
     def _limit_tokens(self, ask: Invocation) -> int | None:
@@ -308,3 +431,22 @@ class WorkflowPlanner:
 
     def _forecast(self, role: str, prompt_tokens: float) -> Demand:
         return self._demand.forecast(role, prompt_tokens=round(prompt_tokens), history=self._history[role])
+
+
+def tokens_with(prompt: PlannedPrompt, references: Iterable[Reference]) -> NDArray[np.float64]:
+    """Return the tokens of each item once the references are carried out, shape (n,)."""
+    tokens: NDArray[np.float64] = prompt.column("tokens").copy()
+    tokens[[reference.row for reference in references]] = REFERENCE_TOKENS
+    return tokens
+
+
+def _beyond_window(ask: Invocation, prompt_tokens: float) -> float:
+    if ask.context_window is None:
+        return 0.0
+    return max(0.0, prompt_tokens - ask.context_window / min(1.0, ask.calibration))
+
+
+def _share_of_stage(agents: Sequence[AgentNeed], later: AgentNeed, left: int) -> int:
+    """Return the part of what is left that the runs of a stage may use together: by demand, as the rest wants it."""
+    wanted = sum(agent.most_tokens for agent in agents)
+    return left * wanted // max(1, wanted + later.most_tokens)

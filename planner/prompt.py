@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 STUB_TOKENS = 24
 """Tokens that a stub is expected to have before it is written."""
+
+REFERENCE_TOKENS = 14
+"""The same for a reference."""
 
 _ACTIONS = (Action.KEEP, Action.REFERENCE, Action.MASK)
 _KEEP, _REFERENCE, _MASK = range(3)
@@ -28,8 +32,10 @@ _COLUMNS: dict[str, type[np.generic]] = {
     "last_use": np.int64,
     "uses": np.int64,
     "need": np.float64,
+    "superseded": np.bool_,
     "maskable": np.bool_,
     "form": np.int8,
+    "copy": np.int64,
 }
 
 
@@ -54,8 +60,10 @@ class PlannedPrompt:
         last_use: Number of the run's call that sent it first or quoted it last.
         uses: How many calls quoted it so far.
         need: Probability, right after it was first sent, that it is needed again once it is gone.
+        superseded: Whether a later call read or changed the same file.
         maskable: Whether it may be masked.
         form: What is sent: the original, a reference, or a stub.
+        copy: An earlier row whose original has the same bytes, or -1.
     """
 
     def __init__(self) -> None:
@@ -72,7 +80,16 @@ class PlannedPrompt:
         return self._data[name][: self._size]
 
     def append(
-        self, *, piece: int, logged: int, visible: int, tokens: float, born: int, need: float, maskable: bool
+        self,
+        *,
+        piece: int,
+        logged: int,
+        visible: int,
+        tokens: float,
+        born: int,
+        need: float,
+        maskable: bool,
+        copy: int = -1,
     ) -> int:
         """Add an item at the end, whole, and return its position."""
         if self._size == len(self._data["piece"]):
@@ -80,13 +97,13 @@ class PlannedPrompt:
                 self._data[name] = np.concatenate((column, np.zeros_like(column)))
         row = self._size
         self._size += 1
-        values = (piece, logged, visible, tokens, tokens, born, born, 0, need, maskable, _KEEP)
+        values = (piece, logged, visible, tokens, tokens, born, born, 0, need, False, maskable, _KEEP, copy)
         for column, value in zip(self._data.values(), values, strict=True):
             column[row] = value
         return row
 
     def replace(self, row: int, action: Action, *, visible: int, tokens: float) -> None:
-        """Send another form of an item from now on: a stub or a reference."""
+        """Send another form of an item from now on: a stub, a reference, or nothing."""
         self._data["visible"][row] = visible
         self._data["tokens"][row] = tokens
         self._data["form"][row] = _ACTIONS.index(action)
@@ -98,9 +115,14 @@ class PlannedPrompt:
         self._data["last_use"][row] = call
         self._data["uses"][row] += 1
 
-    def inherit_uses(self, row: int, earlier: int) -> None:
-        """Count the uses of an item that is sent again on from those of its earlier place."""
-        self._data["uses"][row] = self._data["uses"][earlier]
+    def inherit(self, row: int, earlier: int) -> None:
+        """Take over what is known of an item that is sent again from its earlier place."""
+        for name in ("uses", "superseded"):
+            self._data[name][row] = self._data[name][earlier]
+
+    def supersede(self, row: int) -> None:
+        """Note that a later call read or changed the file that an item shows."""
+        self._data["superseded"][row] = True
 
     def pin(self, row: int) -> None:
         """Never mask an item."""
@@ -130,44 +152,89 @@ class PlannedPrompt:
         """Return the form in which an item is sent."""
         return _ACTIONS[self._data["form"][row]]
 
+    def whole(self, row: int) -> bool:
+        """Say whether an item is sent as it is."""
+        return bool(self._data["form"][row] == _KEEP)
+
     def need_at(self, call: int) -> NDArray[np.float64]:
         """Return for each item the probability that it is needed again if it is masked before a call of the run."""
-        return need_after(self.column("need"), uses=self.column("uses"), calls=call - self.column("last_use"))
+        return need_after(
+            self.column("need"),
+            uses=self.column("uses"),
+            calls=call - self.column("last_use"),
+            age=call - self.column("born"),
+            superseded=self.column("superseded"),
+        )
 
 
 MAX_NEED = 0.95
 """Probabilities of a need above this are not believed."""
 
-NEED_PER_USE = 0.3
-"""How much each earlier use, up to three, raises the probability that a tool result is needed again."""
 
-NEED_HALF_AGE = 10.0
-"""Calls since the last use after which the probability that a tool result is needed again has halved."""
+def need_after(
+    prior: ArrayLike, *, uses: ArrayLike, calls: ArrayLike, age: ArrayLike, superseded: ArrayLike = False
+) -> NDArray[np.float64]:
+    """Return the probability that a tool result is needed again, in [0, 1].
 
+    Log-odds are added up. They fall with the logarithm of the calls since the last use, rise with uses per call, and
+    fall by one once a later call has read or changed the same file.
 
-def need_after(prior: ArrayLike, *, uses: ArrayLike, calls: ArrayLike) -> NDArray[np.float64]:
-    """Return the probability that a tool result is needed again, given its prior, earlier uses and calls since then."""
-    raised = np.asarray(prior) * (1.0 + NEED_PER_USE * np.minimum(uses, 3))
-    need: NDArray[np.float64] = np.minimum(raised, MAX_NEED) / (1.0 + np.asarray(calls) / NEED_HALF_AGE)
+    Args:
+        prior: The probability right after it was first sent (`prior_need`).
+        uses: How many calls have quoted it.
+        calls: Calls since it was last quoted, or else first sent.
+        age: Calls since it was first sent.
+        superseded: Whether a later call of the run read or changed the same file.
+    """
+    odds = np.asarray(prior, dtype=np.float64)
+    odds = odds / (1.0 - np.minimum(odds, MAX_NEED))
+    rate = np.minimum(uses, 3) / (1.0 + np.asarray(age))
+    odds = odds * (1.0 + np.asarray(calls)) ** -0.8 * np.exp(1.5 * rate - 1.1 * np.asarray(superseded))
+    need: NDArray[np.float64] = np.minimum(odds / (1.0 + odds), MAX_NEED)
     return need
 
 
-def prior_need(tokens: float, *, tool: str | None, handed_back: bool) -> float:
-    """Return the prior probability that a tool result is quoted again later, in [0, 1].
+def prior_need(tokens: float, *, tool: str | None, handed_back: bool, sub_agent: bool = False) -> float:
+    """Return the probability, right after it was first sent, that a tool result is quoted again later, in [0, 1].
 
-    Measured on logs of coding agents by `benchmarks/prior_need.py`: it grows with the logarithm of the size (about
-    0.15 at 150 tokens, 0.35 at 600, 0.5 at 1,800, 0.65 at 6,000), has halved 10 calls after the last use, is twice as
-    high for what a sub-agent handed back, and a quarter for the acknowledgement of an edit.
+    A logistic regression on the size and on what is known of any coding agent, fitted to logs of three of them by
+    `benchmarks/prior_need.py`, which also tests it on each source with the others' fit. Higher for what a search, the
+    web or a sub-agent brought, which is read once and quoted; lower in a sub-agent, which soon ends.
     """
-    base = 0.3 * math.log10(max(tokens, 1.0) / 45.0)
-    if handed_back:
-        base *= 2.0
-    elif tool is not None and tool.lower() in ACKNOWLEDGING_TOOLS:
-        base *= 0.25
-    return float(min(max(base, 0.02), MAX_NEED))
+    odds = -2.1 + 0.87 * math.log10(max(tokens, 1.0)) - 1.4 * sub_agent
+    name = (tool or "").lower()
+    if handed_back or name in SEARCHING_TOOLS:
+        odds += 1.2
+    elif name in READING_TOOLS:
+        odds += 0.6
+    return min(1.0 / (1.0 + math.exp(-odds)), MAX_NEED)
 
 
-ACKNOWLEDGING_TOOLS = frozenset(
-    {"edit", "multiedit", "write", "apply_patch", "notebookedit", "todowrite", "str_replace"}
+READING_TOOLS = frozenset({"read", "view", "cat", "open", "read_file", "view_file"})
+"""Tools whose results are the text of a file."""
+
+SEARCHING_TOOLS = frozenset(
+    {"grep", "glob", "ls", "list", "search", "find", "toolsearch", "websearch", "webfetch", "web_search", "fetch"}
 )
-"""Tools whose results repeat what the model has just written."""
+"""Tools whose results are found, not asked for by name."""
+
+MOST_INPUT = 100_000
+"""Characters of the longest tool input in which a path is looked for."""
+
+_PATH_FIELDS = ("file_path", "filePath", "path", "notebook_path")
+
+
+def path_of(tool_input: str) -> str | None:
+    """Return the file that a tool call reads or changes, or `None`.
+
+    >>> path_of('{"file_path": "/a/b.py", "limit": 10}')
+    '/a/b.py'
+    """
+    if len(tool_input) > MOST_INPUT or not tool_input.startswith("{"):
+        return None
+    try:
+        fields = json.loads(tool_input)
+    except (ValueError, RecursionError):
+        return None
+    paths = (fields.get(name) for name in _PATH_FIELDS)
+    return next((path for path in paths if isinstance(path, str) and path), None)

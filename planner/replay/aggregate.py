@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from apportion.planner.replay.baselines import BASELINES
 from apportion.planner.replay.results import CallFigures, Totals, WorkflowResult, add_pairs
 from apportion.planner.report.schema import (
+    AgainstRow,
+    AgainstSource,
     AgentRow,
     BudgetUse,
     CallPoint,
@@ -62,9 +65,14 @@ class RunFacts:
 
 
 def build_report(
-    results: Iterable[WorkflowResult], options: PlanOptions, skipped: SkipLog, facts: RunFacts
+    results: Iterable[WorkflowResult],
+    options: PlanOptions,
+    skipped: SkipLog,
+    facts: RunFacts,
+    *,
+    against: Sequence[str] = (),
 ) -> ReplayReport:
-    """Return the report on a number of replayed workflows."""
+    """Return the report on a number of replayed workflows, which were replayed against the named baselines as well."""
     ordered = sorted(results, key=lambda result: (result.source, result.id))
     by_source: dict[str, list[WorkflowResult]] = defaultdict(list)
     for result in ordered:
@@ -96,6 +104,7 @@ def build_report(
         per_agent=[row for source, group in by_source.items() for row in _agent_rows(source, group)],
         per_call=_call_points(ordered),
         per_kind=_kind_rows(ordered),
+        against=[_against_row(name, ordered, options) for name in against],
     )
 
 
@@ -148,6 +157,33 @@ def _ledger(pair: tuple[float, float], *, digits: int = 0) -> Ledger:
 
 def _share(part: float, whole: float) -> float | None:
     return round(part / whole, 6) if whole else None
+
+
+def _against_row(name: str, results: Sequence[WorkflowResult], options: PlanOptions) -> AgainstRow:
+    others = [result.against[name] for result in results if name in result.against]
+    by_source: dict[str, list[WorkflowResult]] = defaultdict(list)
+    for other in others:
+        by_source[other.source].append(other)
+    baseline = BASELINES[name]
+    return AgainstRow(
+        name=name,
+        summary=baseline.summary,
+        note=baseline.note(options),
+        budget=_budget(others, options),
+        **_compared(others),
+        per_source=[AgainstSource(source=source, **_compared(group)) for source, group in by_source.items()],
+    )
+
+
+def _compared(results: Sequence[WorkflowResult]) -> dict[str, Any]:
+    """Return the fields in which a baseline is compared."""
+    figures = _figures(_total(results))
+    return {
+        "ledgers": figures["ledgers"],
+        "facts": figures["facts"],
+        "dearer": _dearer(results),
+        "worst_workflow": _worst(results),
+    }
 
 
 def _source_row(source: str, results: Sequence[WorkflowResult]) -> SourceRow:

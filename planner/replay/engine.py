@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from apportion.errors import ApportionError, InputError, NothingToReplayError
 from apportion.planner.planner import PlanOptions
 from apportion.planner.replay.aggregate import RunFacts, build_report
+from apportion.planner.replay.baselines import find_baselines
 from apportion.planner.replay.workers import worker_pool
 from apportion.planner.replay.workflow import replay_workflow
 from apportion.records import Budget
@@ -24,7 +25,7 @@ from apportion.telemetry.advice import advice
 from apportion.telemetry.importers import SkipLog, find_groups, load_importers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from apportion.planner.replay.results import WorkflowResult
@@ -70,6 +71,7 @@ def replay(
     enabled: bool = True,
     jobs: int | None = 1,
     limit: int | None = None,
+    against: Sequence[str] = (),
     progress: Callable[[Progress], None] | None = None,
 ) -> ReplayReport:
     """Replay logged workflows with planning, and report what it would have saved and what it would have cost.
@@ -86,6 +88,8 @@ def replay(
             this one alone for small inputs. Others are started anew, so a script that asks for them needs the guard
             `if __name__ == "__main__":`.
         limit: Workflows to replay at most: the first ones in the order of the logs. The report says so.
+        against: Names of rules to compare with on the same logs (`planner.replay.baselines`): `nothing`, `clear-10`,
+            `keep-last-20`, `rule-a`, `equal-split`. Each costs one more pass over the logs.
         progress: Called after each workflow.
 
     Returns:
@@ -96,6 +100,7 @@ def replay(
         InputError: An argument is out of range.
     """
     _check(target_reduction, jobs, limit)
+    rivals = find_baselines(against)
     began = time.perf_counter()
     target = target_reduction if enabled else None
     options = PlanOptions(budget=budget or Budget(), target_reduction=target, enabled=enabled)
@@ -105,7 +110,8 @@ def replay(
     results: dict[str, WorkflowResult] = {}
     complete, taken = True, 0
     try:
-        for taken, result in enumerate(_results(groups, options, workers, limit, skipped, progress), start=1):  # noqa: B007
+        found = _results(groups, options, rivals, workers, limit, skipped, progress)
+        for taken, result in enumerate(found, start=1):  # noqa: B007
             if result is not None:
                 _take(result, results, skipped)
     except KeyboardInterrupt:
@@ -119,10 +125,11 @@ def replay(
         "max_usd": options.budget.max_usd,
         "jobs": workers,
         "limit": limit,
+        "against": ", ".join(rivals) or None,
     }
     seconds = time.perf_counter() - began
     facts = RunFacts(complete, seconds, _peak_memory_mb(workers), settings, limited=taken == limit)
-    return build_report(results.values(), options, skipped, facts)
+    return build_report(results.values(), options, skipped, facts, against=rivals)
 
 
 def _take(result: WorkflowResult, results: dict[str, WorkflowResult], skipped: SkipLog) -> None:
@@ -159,6 +166,7 @@ def _most_workers(processors: int) -> int:
 def _results(
     groups: list[LogGroup],
     options: PlanOptions,
+    against: tuple[str, ...],
     workers: int,
     limit: int | None,
     skipped: SkipLog,
@@ -179,7 +187,7 @@ def _results(
                     skipped.file(log.origin or log.id, reason, unused=True)
             files += len(group.sources)
 
-    for log, outcome in _replayed(islice(logs(), limit), options, workers):
+    for log, outcome in _replayed(islice(logs(), limit), options, against, workers):
         if isinstance(outcome, str):
             skipped.file(log, outcome)
             yield None
@@ -192,17 +200,17 @@ def _results(
 
 
 def _replayed(
-    logs: Iterator[WorkflowLog], options: PlanOptions, workers: int
+    logs: Iterator[WorkflowLog], options: PlanOptions, against: tuple[str, ...], workers: int
 ) -> Iterator[tuple[str, WorkflowResult | str]]:
     """Yield `(origin, result)`, or the reason why there is none, for each workflow."""
     if workers == 1:
         for log in logs:
-            yield _outcome(log, options)
+            yield _outcome(log, options, against)
         return
     with worker_pool(workers) as pool:
         pending: set[Future[tuple[str, WorkflowResult | str]]] = set()
         for log in logs:
-            pending.add(pool.submit(_outcome, log, options))
+            pending.add(pool.submit(_outcome, log, options, against))
             if len(pending) >= 2 * workers:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
@@ -211,10 +219,10 @@ def _replayed(
             yield from (future.result() for future in done)
 
 
-def _outcome(log: WorkflowLog, options: PlanOptions) -> tuple[str, WorkflowResult | str]:
+def _outcome(log: WorkflowLog, options: PlanOptions, against: tuple[str, ...]) -> tuple[str, WorkflowResult | str]:
     origin = log.origin or log.id
     try:
-        return origin, replay_workflow(log, options)
+        return origin, replay_workflow(log, options, against=against)
     except ApportionError as error:
         return origin, f"workflow {log.id} cannot be replayed: {error}"
 

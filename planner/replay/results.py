@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 from apportion.records import Usage
@@ -101,5 +101,11 @@ class WorkflowResult:
     tokens_used: tuple[float, float] = (0.0, 0.0)
     calls_beyond: tuple[int, int] = (0, 0)
     degraded: set[str] = field(default_factory=set)
+    against: dict[str, WorkflowResult] = field(default_factory=dict)
+    """What the named baselines would have come to: sums only."""
     unpriced_models: set[str | None] = field(default_factory=set)
     """Models without a known price, as logged; `None` stands for calls whose log names no model."""
+
+    def sums(self) -> WorkflowResult:
+        """Return the same without what is known of single calls, plans and stages."""
+        return replace(self, calls=[], plans=[], stages=[], kinds={}, runs_by_agent={}, against={})

@@ -11,7 +11,7 @@ from apportion.compression.expand_tool import expand_schema
 from apportion.compression.store import Handle
 from apportion.errors import StoreError
 from apportion.planner.masking import EXPANSION_OUTPUT_TOKENS
-from apportion.planner.prompt import PlannedPrompt, prior_need
+from apportion.planner.prompt import PlannedPrompt, path_of, prior_need
 from apportion.planner.replay.billing import CacheClock, CacheSplit, Tariff, split_prompt, tariff
 from apportion.planner.replay.results import LOST_ORIGINAL, NO_OUTPUT_USAGE, NO_PROMPT_USAGE, Totals, add_pairs
 from apportion.planner.replay.run_evidence import RunEvidence
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from apportion.compression.store import HandleStore
     from apportion.planner.masking import TokenPrices
+    from apportion.planner.planner import Reference
     from apportion.planner.replay.context import LoggedCall
     from apportion.planner.replay.regime import CacheRegime
     from apportion.telemetry.events import Event, WorkflowLog
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 REPLACEABLE_KINDS = frozenset({Kind.TOOL_RESULT, Kind.HANDOFF_RESULT})
 """What may be masked or referred to: results of tools and of sub-agents. System text, tasks, constraints and the
 model's own words always stay."""
+
+CALLING_KINDS = frozenset({Kind.TOOL_CALL, Kind.HANDOFF})
 
 MIN_REPLACED_TOKENS = 60
 """Smaller results are never replaced: the stub would hardly be shorter."""
@@ -57,6 +60,7 @@ class CallCosts:
     Attributes:
         visible: Visible prompt tokens.
         real: Prompt tokens with the invisible overhead, in the provider's tokens.
+        expansion_prompt_tokens: What of the planned side's are prompts of extra calls.
         output_tokens: Output of the logged call; both sides write it.
         expansion_output_tokens: Output of the planned side's extra calls.
         cost: Price of the call.
@@ -64,13 +68,14 @@ class CallCosts:
 
     visible: tuple[int, int]
     real: tuple[float, float]
+    expansion_prompt_tokens: float
     output_tokens: float
     expansion_output_tokens: float
     cost: tuple[float, float]
 
 
 class RunReplay:
-    """One agent run: for each call `enter`, then `mask`, then `send`.
+    """One agent run: for each call `enter`, then `refer` and `mask` what the plan says, then `send`.
 
     Args:
         log: The workflow.
@@ -78,8 +83,8 @@ class RunReplay:
         store: Keeps the originals of what is replaced.
         clock: Tells which cached prompts of the workflow are alive.
         regime: How the run uses the prompt cache.
-        may_refer: Whether repeated results may be replaced by references.
-        may_mask: Whether results may be masked: then every planned prompt offers the tool that expands them.
+        may_mask: Whether results may be masked: then every planned prompt offers the tool that expands them. Only a
+            planner that masks nothing goes without.
     """
 
     def __init__(
@@ -90,7 +95,6 @@ class RunReplay:
         store: HandleStore,
         clock: CacheClock,
         regime: CacheRegime,
-        may_refer: bool = True,
         may_mask: bool = True,
     ) -> None:
         self.agent = calls[0].first.agent
@@ -109,7 +113,6 @@ class RunReplay:
         self._store = store
         self._clock = clock
         self._regime = regime
-        self._may_refer = may_refer
         self._may_mask = may_mask
         self._counter = TokenCounter(None)
         self._tool_tokens = 0.0
@@ -122,12 +125,15 @@ class RunReplay:
         self._entered = [0, 0]
         self._sizes: dict[int, tuple[int, float]] = {}
         self._tools = {event.link: event.name for event in log.events if event.link and event.name}
+        self._inputs = {e.link: position for position, e in enumerate(log.events) if e.link and e.kind in CALLING_KINDS}
+        self._of_path: dict[str, int] = {}
         self._copies: dict[str, int] = {}
         self._hidden: dict[int, int] = {}
         self._rows: dict[int, int] = {}
         self._stubs: dict[int, str] = {}
         self._handles: dict[int, Handle] = {}
         self._found: dict[int, bool] = {}
+        self._dropped: set[int] = set()
         self._verified: dict[str, bytes] = {}
         self._held: dict[str | None, tuple[int, int]] = {}
         self._evidence = RunEvidence(log, calls)
@@ -164,10 +170,27 @@ class RunReplay:
         for position in call.added:
             self._append(position)
 
+    def refer(self, references: Iterable[Reference]) -> None:
+        """Replace items by references to their earlier copies, which then stay whole."""
+        for row, copy in references:
+            self.prompt.pin(copy)
+            self._replace(row, Action.REFERENCE, copy=copy)
+
     def mask(self, rows: Iterable[int]) -> None:
         """Replace items by stubs, on the real text."""
         for row in rows:
             self._replace(int(row), Action.MASK)
+
+    def drop(self, rows: Iterable[int]) -> None:
+        """Leave items out without a handle: what they hold cannot come back."""
+        for row in rows:
+            position = int(self.prompt.column("piece")[row])
+            self._by_kind[1][self._events[position].kind] -= self._size(position)[0]
+            self.prompt.replace(row, Action.MASK, visible=0, tokens=0.0)
+            self._evidence.leave_planned(position)
+            self._evidence.lose(position)
+            self._found[row] = False
+            self._dropped.add(row)
 
     def send(self, call: LoggedCall) -> CallCosts:
         """Send both prompts, charge what the output needs expanded, and add everything up."""
@@ -192,6 +215,7 @@ class RunReplay:
         costs = CallCosts(
             visible=(visible[0], visible[1] + extra.visible),
             real=(splits[0].total, splits[1].total + extra.tokens),
+            expansion_prompt_tokens=extra.tokens,
             output_tokens=output,
             expansion_output_tokens=float(extra.items * EXPANSION_OUTPUT_TOKENS),
             cost=(self.tariff.cost(splits[0], output), self.tariff.cost(splits[1], output) + extra.cost),
@@ -261,6 +285,8 @@ class RunReplay:
         """Forget rows that have left the prompt; a stub whose expanded copy went with them hides its original again."""
         pieces = self.prompt.column("piece").tolist()
         self._copies = {text: row for text, row in self._copies.items() if row < len(pieces)}
+        self._of_path = {path: row for path, row in self._of_path.items() if row < len(pieces)}
+        self._dropped = {row for row in self._dropped if row < len(pieces)}
         self._stubs = {row: stub for row, stub in self._stubs.items() if row < len(pieces)}
         self._handles = {row: handle for row, handle in self._handles.items() if row < len(pieces)}
         self._found = {row: found for row, found in self._found.items() if row < len(pieces)}
@@ -271,7 +297,7 @@ class RunReplay:
             self._rows[piece] = row
             if self.prompt.action(row) is Action.KEEP:
                 self._hidden.pop(piece, None)
-            else:
+            elif row not in self._dropped:
                 self._hidden[piece] = row
 
     def _append(self, position: int) -> None:
@@ -283,20 +309,37 @@ class RunReplay:
             side[event.kind] += visible
         self._evidence.enter(position)
         replaceable = event.kind in REPLACEABLE_KINDS and visible >= MIN_REPLACED_TOKENS
-        row = self._append_planned(position, logged=len(self._logged) - 1, replaceable=replaceable)
-        own = event.kind.written_by_model
-        self._entered[0] += 0 if own else visible
-        if replaceable:
-            self._refer_to_copy(row, event)
-        self._entered[1] += 0 if own else int(self.prompt.column("visible")[row])
+        copy = self._whole_copy(event.content) if replaceable else -1
+        row = self._append_planned(position, logged=len(self._logged) - 1, replaceable=replaceable, copy=copy)
+        if replaceable and copy < 0:
+            self._copies[event.content] = row
+        if event.kind is Kind.TOOL_RESULT:
+            self._supersede(row, event)
+        if not event.kind.written_by_model:
+            self._entered = [tokens + visible for tokens in self._entered]
 
-    def _append_planned(self, position: int, *, logged: int, replaceable: bool) -> int:
+    def _supersede(self, row: int, event: Event) -> None:
+        """Note that what an earlier result showed of the same file has been read again, or has changed."""
+        call = self._inputs.get(event.link or "")
+        path = path_of(self._events[call].content) if call is not None else None
+        if path is not None:
+            if path in self._of_path:
+                self.prompt.supersede(self._of_path[path])
+            self._of_path[path] = row
+
+    def _whole_copy(self, content: str) -> int:
+        """Return an earlier row that sends the same bytes whole, or -1."""
+        row = self._copies.get(content, -1)
+        return row if row >= 0 and self.prompt.whole(row) else -1
+
+    def _append_planned(self, position: int, *, logged: int, replaceable: bool, copy: int = -1) -> int:
         event = self._events[position]
         visible, tokens = self._size(position)
         need = 0.0
         if replaceable:
             tool = self._tools.get(event.link or "", event.name)
-            need = prior_need(tokens, tool=tool, handed_back=event.kind is Kind.HANDOFF_RESULT)
+            handed_back = event.kind is Kind.HANDOFF_RESULT
+            need = prior_need(tokens, tool=tool, handed_back=handed_back, sub_agent=event.parent_agent is not None)
         self._rows[position] = len(self.prompt)
         return self.prompt.append(
             piece=position,
@@ -305,17 +348,9 @@ class RunReplay:
             tokens=tokens,
             born=self.calls,
             need=need,
-            maskable=replaceable and self._may_mask,
+            maskable=replaceable,
+            copy=copy,
         )
-
-    def _refer_to_copy(self, row: int, event: Event) -> None:
-        """Send a reference where the receiver already has these bytes in the same prompt."""
-        copy = self._copies.get(event.content)
-        if self._may_refer and copy is not None and self.prompt.action(copy) is Action.KEEP:
-            self.prompt.pin(copy)
-            self._replace(row, Action.REFERENCE, copy=copy)
-        else:
-            self._copies[event.content] = row
 
     def _replace(self, row: int, action: Action, *, copy: int | None = None) -> None:
         position = int(self.prompt.column("piece")[row])
@@ -341,7 +376,7 @@ class RunReplay:
         stub_visible = count_tokens(stub)
         self.prompt.replace(row, action, visible=stub_visible, tokens=float(self._counter.estimate(stub).tokens))
         self._by_kind[1][event.kind] += stub_visible - visible
-        self._entered[1] += stub_visible if action is Action.MASK else 0
+        self._entered[1] += stub_visible if action is Action.MASK else stub_visible - visible
         self._evidence.leave_planned(position)
         self._hidden[position] = row
         self._stubs[row] = stub
@@ -424,7 +459,7 @@ class RunReplay:
     def _append_expanded(self, position: int, hidden: int) -> int:
         """Let a masked item enter the planned prompt again, whole; return its visible tokens."""
         row = self._append_planned(position, logged=-1, replaceable=True)
-        self.prompt.inherit_uses(row, hidden)
+        self.prompt.inherit(row, hidden)
         self._evidence.enter_planned(position)
         visible, _ = self._size(position)
         self._by_kind[1][self._events[position].kind] += visible

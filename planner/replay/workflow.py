@@ -7,19 +7,23 @@ where a later output quotes what was masked, and measures which facts were still
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from typing import TYPE_CHECKING
 
 from apportion.compression.store import HandleStore
 from apportion.planner.budgets.solver import solve_budget
-from apportion.planner.planner import Invocation, InvocationPlan, PlanOptions, Used, WorkflowPlanner
+from apportion.planner.planner import Invocation, InvocationPlan, PlannerMaker, PlanOptions, Used, WorkflowPlanner
+from apportion.planner.replay.baselines import BASELINES
 from apportion.planner.replay.billing import CacheClock
 from apportion.planner.replay.context import LoggedCall, logged_calls
 from apportion.planner.replay.regime import cache_regime, with_lifetimes
 from apportion.planner.replay.results import CallFigures, PlanFigures, StageFigures, Totals, WorkflowResult
 from apportion.planner.replay.run import REPLACEABLE_KINDS, CallCosts, RunReplay
+from apportion.records import Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from apportion.telemetry.events import WorkflowLog
 
 MAIN = "main"
@@ -27,16 +31,25 @@ SUB = "sub"
 
 
 def replay_workflow(
-    log: WorkflowLog, options: PlanOptions, *, planner: type[WorkflowPlanner] = WorkflowPlanner
+    log: WorkflowLog,
+    options: PlanOptions,
+    *,
+    planner: PlannerMaker = WorkflowPlanner,
+    against: Sequence[str] = (),
 ) -> WorkflowResult:
     """Replay one workflow.
 
     Args:
         log: The workflow.
         options: What the user wants of the plans.
-        planner: The planner; another one lets policies be compared on the same logs.
+        planner: Makes the planner; another one lets policies be compared on the same logs.
+        against: Names of baselines; each costs one more replay of the workflow.
     """
-    return _WorkflowReplay(log, options, planner(options, solve=solve_budget)).run()
+    result = _WorkflowReplay(log, options, planner(options, solve=solve_budget)).run()
+    for name in against:
+        other = _WorkflowReplay(log, options, BASELINES[name].planner(options, solve=solve_budget)).run()
+        result.against[name] = other.sums()
+    return result
 
 
 class _WorkflowReplay:
@@ -57,10 +70,11 @@ class _WorkflowReplay:
         self.result.degraded.update(regime.reasons)
         self.log = with_lifetimes(self.log, regime)
         calls = list(logged_calls(self.log))
-        fetching = _agents_with_results(self.log) if self.options.enabled else frozenset()
+        fetching = _agents_with_results(self.log) if self.options.enabled and self.planner.masks else frozenset()
         for call in calls:
             calls_of[call.first.agent_run].append(call)
         runs: dict[str, RunReplay] = {}
+        hand_backs = HandBacks(self.log)
         for call in calls:
             name = call.first.agent_run
             if name not in runs:
@@ -70,12 +84,14 @@ class _WorkflowReplay:
                     store=self.store,
                     clock=self.clock,
                     regime=regime,
-                    may_refer=self.options.enabled,
                     may_mask=call.first.agent in fetching,
                 )
+            for finished in hand_backs.seen_by(call):
+                self.planner.finished(finished)
             self._call(runs[name], call)
             if call is calls_of[name][-1]:
                 runs[name].close()
+                hand_backs.over(name)
         return self._finish(runs, len(calls))
 
     def _call(self, run: RunReplay, call: LoggedCall) -> None:
@@ -83,7 +99,9 @@ class _WorkflowReplay:
         began = time.perf_counter()
         plan = self.planner.before(self._invocation(run, call))
         milliseconds = (time.perf_counter() - began) * 1e3
+        run.refer(plan.references)
         run.mask(plan.masks.items)
+        run.drop(plan.dropped)
         costs = run.send(call)
         self._note_plan(plan, milliseconds)
         self._account(run, call, costs)
@@ -91,8 +109,9 @@ class _WorkflowReplay:
             Used(
                 run_id=call.first.agent_run,
                 stage=call.first.stage,
-                prompt_tokens=costs.real[1],
-                output_tokens=costs.output_tokens + costs.expansion_output_tokens,
+                prompt_tokens=costs.real[1] - costs.expansion_prompt_tokens,
+                output_tokens=costs.output_tokens,
+                extra_tokens=costs.expansion_prompt_tokens + costs.expansion_output_tokens,
                 cost=costs.cost[1],
                 cost_unplanned=costs.cost[0],
                 visible_tokens=costs.visible[1],
@@ -169,6 +188,54 @@ def _agents_with_results(log: WorkflowLog) -> frozenset[str]:
     Whoever configures an agent knows whether it has tools or sub-agents of its own; a log shows it by their results.
     """
     return frozenset(event.agent for event in log.events if event.kind in REPLACEABLE_KINDS)
+
+
+class HandBacks:
+    """Which sub-agents have handed their results back: what an orchestrator knows when it makes the next call.
+
+    Logs do not name the run that a hand-off started. It is the first one of that agent under the same parent that
+    begins after the hand-off.
+
+    Args:
+        log: The workflow.
+    """
+
+    def __init__(self, log: WorkflowLog) -> None:
+        self._events = log.events
+        self._run_of_link = _runs_by_link(log)
+        self._over: set[str] = set()
+        self._seen: set[str] = set()
+        self._told: set[str] = set()
+
+    def over(self, run: str) -> None:
+        """Note that a run has made its last call."""
+        self._over.add(run)
+
+    def seen_by(self, call: LoggedCall) -> list[str]:
+        """Return the runs that are over and whose result the parent has when it makes this call."""
+        for position in call.added:
+            event = self._events[position]
+            if event.kind is Kind.HANDOFF_RESULT and event.link in self._run_of_link:
+                self._seen.add(self._run_of_link[event.link])
+        new = sorted((self._seen & self._over) - self._told)
+        self._told.update(new)
+        return new
+
+
+def _runs_by_link(log: WorkflowLog) -> dict[str, str]:
+    """Return which run each hand-off started."""
+    waiting: defaultdict[tuple[str | None, str], deque[str]] = defaultdict(deque)
+    started: set[str] = set()
+    found: dict[str, str] = {}
+    for event in log.events:
+        if event.kind is Kind.HANDOFF and event.link is not None and event.name is not None:
+            waiting[event.agent_run, event.name].append(event.link)
+        if event.parent_agent is not None and event.agent_run not in started:
+            started.add(event.agent_run)
+            links = waiting[event.parent_agent, event.agent]
+            if links:
+                found[links.popleft()] = event.agent_run
+    return found
 
 
 def _role(call: LoggedCall) -> str:

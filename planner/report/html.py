@@ -103,6 +103,9 @@ def to_html(report: ReplayReport) -> str:
             "headers": _SOURCE_HEADERS,
             "rows": [(_other_name(row), _source_row(row)) for row in report.per_source],
         },
+        comparisons=_comparisons(report),
+        compared=wording.COMPARED,
+        comparison_notes=wording.comparison_notes(report),
         skipped=wording.skipped(report),
         messages=report.skipped.messages[:MESSAGES],
         more_messages=_unshown(report),
@@ -135,6 +138,15 @@ def _source_row(row: SourceRow) -> list[str]:
         figures.percent(row.dearer.share),
         figures.percent(None if row.worst_workflow is None else row.worst_workflow.bill_saved_share),
     ]
+
+
+def _comparisons(report: ReplayReport) -> list[tuple[str, list[wording.ComparisonRow]]]:
+    """Return the tables of baselines: of everything, and of each source where there are several."""
+    if not report.against:
+        return []
+    sources = [row.source for row in report.per_source] if len(report.per_source) > 1 else []
+    tables = [(source, wording.comparison(report, source)) for source in sources]
+    return [("all workflows", wording.comparison(report)), *tables]
 
 
 def _other_name(row: SourceRow) -> str:

@@ -370,6 +370,50 @@ class KindRow(_Part):
     tokens_planned: int
 
 
+class Compared(_Part):
+    """In what a baseline is compared with the plan, for all workflows or one source.
+
+    Attributes:
+        ledgers: The five ledgers; their `planned` is what the baseline comes to.
+        facts: Whether what mattered was still there.
+        dearer: Workflows that the baseline makes dearer.
+        worst_workflow: The one with the smallest saving of the bill, or `None` where none could be priced.
+    """
+
+    ledgers: Ledgers
+    facts: Facts
+    dearer: Dearer
+    worst_workflow: WorstWorkflow | None
+
+
+class AgainstSource(Compared):
+    """A baseline on one source.
+
+    Attributes:
+        source: Its name.
+    """
+
+    source: str
+
+
+class AgainstRow(Compared):
+    """A named rule, replayed on the same workflows and billed in the same way.
+
+    Attributes:
+        name: By which it was asked for.
+        summary: What it does.
+        note: What a reader must know of its figures, or `None`.
+        budget: What a given budget allowed it, or `None` where none was given.
+        per_source: One entry per source.
+    """
+
+    name: str
+    summary: str
+    note: str | None
+    budget: BudgetUse | None
+    per_source: list[AgainstSource]
+
+
 class ReplayReport(Row):
     """The whole report.
 
@@ -398,6 +442,7 @@ class ReplayReport(Row):
         per_agent: One entry per agent type and source.
         per_call: Means by the number of the call within its run.
         per_kind: Tokens by kind of content.
+        against: The named baselines that were asked for, one entry each.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
@@ -424,6 +469,7 @@ class ReplayReport(Row):
     per_agent: list[AgentRow]
     per_call: list[CallPoint]
     per_kind: list[KindRow]
+    against: list[AgainstRow] = Field(default_factory=list)
 
     def to_json(self) -> str:
         """Return the report as JSON text, valid UTF-8 even where names in a log are not valid Unicode."""

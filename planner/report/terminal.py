@@ -47,6 +47,7 @@ def render(report: ReplayReport, console: Console, *, verbose: bool = False) -> 
     page = _Page(console)
     _result(page, report)
     _sources(page, report.per_source)
+    _comparison(page, report)
     page.gap()
     page.facts(wording.qualifications(report))
     if verbose:
@@ -196,6 +197,27 @@ _EXPLAINED = {
 """What columns of the table of sources mean."""
 
 
+def _comparison(page: _Page, report: ReplayReport) -> None:
+    """Set the baselines that were asked for beside the plan."""
+    rows = wording.comparison(report)
+    if not rows:
+        return
+    shown = page.table(
+        "Against",
+        ["Rule", *(header.replace(" ", "\n") if " " in header else "\n" + header for header in wording.COMPARED)],
+        [[row.name, *_cells(row)] for row in rows],
+        spare=[5, 3, 7, 6],
+    )
+    explained = [text for column, text in enumerate(wording.COMPARED.values(), 1) if column in shown and text]
+    page.line(" ".join(explained), _DIM)
+    page.facts(wording.comparison_notes(report))
+
+
+def _cells(row: wording.ComparisonRow) -> list[str | Text]:
+    tokens, bill, *others = row.cells
+    return [tokens, _coloured(bill, row.bill_saved), *others]
+
+
 def _details(page: _Page, report: ReplayReport) -> None:
     page.table(
         "Where visible tokens went",
@@ -225,6 +247,13 @@ def _details(page: _Page, report: ReplayReport) -> None:
         texts=2,
         spare=[6, 5, 2, 4],
     )
+    for source in report.per_source if report.against and len(report.per_source) > 1 else ():
+        page.table(
+            f"Against, on {source.source}",
+            ["Rule", *wording.COMPARED],
+            [[row.name, *_cells(row)] for row in wording.comparison(report, source.source)],
+            spare=[5, 3, 7, 6],
+        )
     _dearest(page, report.per_workflow)
     page.gap()
     page.facts(wording.background(report))

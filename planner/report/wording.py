@@ -30,11 +30,13 @@ if TYPE_CHECKING:
 
     from apportion.planner.report.schema import (
         BudgetUse,
+        Compared,
         Facts,
         Ledger,
         PlanSummary,
         ReplayReport,
         Simulator,
+        SourceRow,
         Stability,
         Variance,
         WorkflowRow,
@@ -413,3 +415,64 @@ def _by_frequency(counts: dict[str, int]) -> list[tuple[str, int]]:
 
 def _setting(value: object) -> str:
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else plain(str(value))
+
+
+OUR_PLAN = "apportion"
+"""Name of the plan itself among the baselines."""
+
+
+class ComparisonRow(NamedTuple):
+    """The plan or a baseline, with shares for people: see `COMPARED`."""
+
+    name: str
+    cells: tuple[str, ...]
+    bill_saved: float | None
+
+
+COMPARED = {
+    "Tokens saved": "Tokens and bill saved: against sending every prompt as it is; negative is more.",
+    "Bill saved": "",
+    "Prefix": "Prefix: how much of the previous prompt the next one keeps.",
+    "Next action": "Next action: of the facts it used, the share still visible.",
+    "In reach": "In reach: the same, visible or behind a handle.",
+    "Dearer": "Dearer: workflows above doing nothing.",
+    "Worst": "Worst: bill saved by the worst workflow.",
+}
+"""The columns of a comparison, and what they mean."""
+
+
+def comparison(report: ReplayReport, source: str | None = None) -> list[ComparisonRow]:
+    """Return the plan and the baselines that were asked for, of everything or of one source; empty if none was."""
+    if not report.against:
+        return []
+    ours = report if source is None else next(row for row in report.per_source if row.source == source)
+    rows = [_comparison_row(OUR_PLAN, ours)]
+    for other in report.against:
+        parts = [other] if source is None else [part for part in other.per_source if part.source == source]
+        rows += [_comparison_row(other.name, part) for part in parts]
+    return rows
+
+
+def comparison_notes(report: ReplayReport) -> list[tuple[str, str]]:
+    """Return the names of the baselines, and what each does."""
+    return [
+        (row.name, row.summary + (f" ({row.note})" if row.note else "") + _beyond(row.budget)) for row in report.against
+    ]
+
+
+def _beyond(budget: BudgetUse | None) -> str:
+    return "" if budget is None else f"; {count(budget.calls_beyond_planned, 'call')} beyond the budget"
+
+
+def _comparison_row(name: str, row: Compared | ReplayReport | SourceRow) -> ComparisonRow:
+    bill = row.ledgers.bill_usd.saved_share
+    shares = (
+        row.ledgers.visible_tokens.saved_share,
+        bill,
+        row.ledgers.prefix_stability.planned,
+        row.facts.next_action_visible,
+        row.facts.next_action_recoverable,
+        row.dearer.share,
+        None if row.worst_workflow is None else row.worst_workflow.bill_saved_share,
+    )
+    return ComparisonRow(name, tuple(map(percent, shares)), bill)

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import itertools
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apportion.planner import masking
 from apportion.planner.masking import (
     EXPANSION_OUTPUT_TOKENS,
     SURE_CALLS,
@@ -75,7 +77,8 @@ states = st.integers(1, 7).flatmap(
 
 @given(states)
 def test_the_plan_is_the_best_of_all_subsets_when_nothing_limits_it(s: PromptState) -> None:
-    plan = plan_masks(s, PRICES, RICH)
+    with patch.object(masking, "CAUTION", 0.0):
+        plan = plan_masks(s, PRICES, RICH)
     nothing = expected_bill(s, ())
     items = [item for item in range(len(s.tokens)) if s.maskable[item] and s.tokens[item] > s.stub_tokens[item]]
     subsets = itertools.chain.from_iterable(itertools.combinations(items, size) for size in range(len(items) + 1))
@@ -92,6 +95,15 @@ def test_no_plan_is_expected_to_cost_more_than_doing_nothing(s: PromptState, cre
     assert not plan.forced
 
 
+@given(states, st.floats(0, 1e6), st.floats(0, 2.0))
+def test_pressing_saves_no_fewer_tokens_and_is_not_dearer_either(s: PromptState, credit: float, weight: float) -> None:
+    plain, pressed = (
+        plan_masks(s, PRICES, Solvency(credit, 0.0), token_weight=weight, press=press) for press in (False, True)
+    )
+    assert pressed.saved_tokens >= plain.saved_tokens
+    assert expected_bill(s, tuple(pressed.items)) <= expected_bill(s, ()) * (1 + 1e-6)
+
+
 @given(states, st.floats(-1e4, 1e5))
 def test_a_plan_risks_no_more_than_the_workflow_can_afford(s: PromptState, free: float) -> None:
     plan = plan_masks(s, PRICES, Solvency(free, 0.0))
@@ -102,7 +114,7 @@ def test_a_plan_risks_no_more_than_the_workflow_can_afford(s: PromptState, free:
     intact = min(s.cached_items, int(plan.items[0]))
     rewritten = (PRICES.write - PRICES.read) * s.tokens[intact : s.cached_items].sum()
     extra_call = PRICES.read * (s.overhead_tokens + s.tokens.sum()) + PRICES.output * EXPANSION_OUTPUT_TOKENS
-    expansions = extra_call + tokens * (PRICES.write + PRICES.read * s.remaining_calls)
+    expansions = extra_call + tokens * (PRICES.write + PRICES.read * min(SURE_CALLS, s.remaining_calls))
     sure = PRICES.write + PRICES.read * min(SURE_CALLS, s.remaining_calls)
     assert rewritten - sure * saved + expansions.max() <= free + 1e-6 * max(1.0, abs(free)) + 1e-3
 

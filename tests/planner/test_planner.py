@@ -5,12 +5,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from apportion.models.demand import StageUse
 from apportion.planner import planner as module
 from apportion.planner.budgets.solver import solve_budget
 from apportion.planner.masking import TokenPrices
-from apportion.planner.planner import BUDGET_USED_UP, LATER, Invocation, PlanOptions, Used, WorkflowPlanner
-from apportion.planner.prompt import PlannedPrompt
-from apportion.records import Budget
+from apportion.planner.planner import (
+    BUDGET_USED_UP,
+    CUT_TO_BUDGET,
+    LATER,
+    Invocation,
+    PlanOptions,
+    Reference,
+    Used,
+    WorkflowPlanner,
+)
+from apportion.planner.prompt import REFERENCE_TOKENS, PlannedPrompt
+from apportion.records import Action, Budget
 
 if TYPE_CHECKING:
     from apportion.planner.budgets.plan import BudgetPlan
@@ -102,9 +112,9 @@ def test_a_prompt_that_was_counted_too_high_is_not_cut() -> None:
 
 def exposure(tokens: int) -> float:
     """What masking one uncached item that is never needed can lose: its expansion, less what is saved for sure."""
-    remaining, saved = module.REMAINING_CALLS["main"], tokens - 24
-    expansion = PRICES.read * tokens + PRICES.output * 60 + tokens * (PRICES.write + PRICES.read * remaining)
-    return expansion - saved * (PRICES.write + PRICES.read * 5)
+    calls, saved = 8, tokens - 24
+    expansion = PRICES.read * tokens + PRICES.output * 60 + tokens * (PRICES.write + PRICES.read * calls)
+    return expansion - saved * (PRICES.write + PRICES.read * calls)
 
 
 @pytest.mark.parametrize(("share", "masked"), [(0.99, 0), (1.01, 1)])
@@ -157,7 +167,7 @@ def test_a_token_not_sent_is_worth_more_than_its_price(monkeypatch: pytest.Monke
 
 
 def test_a_missed_target_raises_what_a_token_is_worth(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "DEFAULT_TOKEN_WEIGHT", 0.0)
+    monkeypatch.setattr(module, "DEFAULT_TOKEN_WEIGHT", 0.005)
     monkeypatch.setattr(module, "REMAINING_CALLS", {"main": 20.0, "sub": 7.0})
     missed = used(1, unplanned=1e6, visible_tokens=100, visible_unplanned=100)
     reached = used(1, unplanned=1e6, visible_tokens=40, visible_unplanned=100)
@@ -225,8 +235,104 @@ def test_a_limit_in_dollars_needs_a_price() -> None:
 def test_a_budget_that_is_used_up_gives_no_allocation_and_says_so() -> None:
     plans, _ = planner(PlanOptions(budget=Budget(max_tokens=10_000)))
     plans.after(used(9000))
-    plan = plans.before(ask(prompt_of(5000)))
+    plan = plans.before(ask(prompt_of(5000, maskable=False)))
     assert (plan.status, plan.allocated_tokens, plan.degraded) == ("INFEASIBLE", None, (BUDGET_USED_UP,))
+
+
+def test_what_is_left_of_a_token_budget_may_force_a_dearer_plan_which_says_so() -> None:
+    for budget, forced in ((Budget(max_tokens=20_000), True), (Budget(max_usd=0.02), False)):
+        plans, _ = planner(PlanOptions(budget=budget))
+        plans.after(used(9000, cost=0.009, unplanned=0.009))
+        plan = plans.before(ask(prompt_of(6000, 6000, need=0.95), cached_items=2))
+        assert plan.masks.forced == forced
+        assert (CUT_TO_BUDGET in plan.degraded) == forced
+        assert (plan.status == "INFEASIBLE") != forced
+
+
+def test_a_short_token_budget_masks_what_the_workflow_could_not_afford_otherwise() -> None:
+    masked = []
+    for budget in (Budget(), Budget(max_tokens=10**9), Budget(max_tokens=100_000), Budget(max_usd=0.5)):
+        plans, _ = planner(PlanOptions(budget=budget))
+        plans.after(used(10_000, cost=0.01, unplanned=0.01))
+        masked.append(plans.before(ask(prompt_of(6000, 100, need=0.1), cached_items=2, call=3)).masks.items.tolist())
+    assert masked == [[], [], [0, 1], []]
+
+
+def test_a_stage_may_not_take_what_later_stages_are_likely_to_need() -> None:
+    plans, solve = planner(PlanOptions(budget=Budget(max_tokens=1_000_000)))
+    plans.before(ask(prompt_of(5000)))
+    caps = {stage.id: stage.max_tokens for stage in solve.problems[0].stages}
+    assert caps == {"1": 475_000, LATER: None}
+    plans, solve = planner()
+    plans.before(ask(prompt_of(5000)))
+    assert [stage.max_tokens for stage in solve.problems[0].stages] == [None]
+
+
+def test_a_sub_agent_that_has_handed_back_needs_no_more_and_informs_the_next_one() -> None:
+    plans, solve = planner(PlanOptions(budget=Budget(max_tokens=5_000_000)))
+    for number in range(3):
+        plans.before(ask(prompt_of(9000), run_id=f"sub{number}", role="sub"))
+        for _ in range(2):
+            plans.after(used(9000, run_id=f"sub{number}", output_tokens=100.0))
+        if number != 1:
+            plans.finished(f"sub{number}")
+    last = solve.problems[-1]
+    assert [agent.id for agent in last.agents] == ["sub2", "sub1", LATER]
+    assert last.agents[0].demand.sample_size == 1
+
+
+def test_a_finished_run_that_is_called_again_is_open_again() -> None:
+    plans, solve = planner(PlanOptions(budget=Budget(max_tokens=5_000_000)))
+    plans.before(ask(prompt_of(9000), run_id="sub", role="sub"))
+    plans.after(used(9000, run_id="sub"))
+    plans.finished("sub")
+    plans.finished("sub")
+    plans.before(ask(prompt_of(9000), run_id="sub", role="sub", call=2))
+    plans.before(ask(prompt_of(9000), run_id="other", role="sub"))
+    assert [agent.id for agent in solve.problems[-1].agents] == ["other", "sub", LATER]
+    assert solve.problems[-1].agents[0].demand.sample_size == 0
+    plans.after(used(9000, run_id="sub"))
+    plans.finished("sub")
+    plans.before(ask(prompt_of(9000), run_id="third", role="sub"))
+    assert solve.problems[-1].agents[0].demand.sample_size == 1
+
+
+def test_extra_calls_are_used_tokens_but_no_growth_of_the_prompt() -> None:
+    plans, _ = planner()
+    plans.before(ask(prompt_of(5000)))
+    plans.after(used(5000))
+    plans.after(used(6000, output_tokens=10.0, extra_tokens=6060.0))
+    record = plans.stages["main", 1]
+    assert record.used_tokens == 5000 + 6000 + 10 + 6060
+    assert record.use == StageUse(calls=2, growth_tokens=1000, output_tokens=5)
+
+
+def twice(*, copy: int = 0) -> PlannedPrompt:
+    """A prompt that was sent, and a new result with the same bytes as its first item."""
+    prompt = prompt_of(4000)
+    prompt.append(piece=1, logged=1, visible=4000, tokens=4000.0, born=1, need=0.3, maskable=True, copy=copy)
+    return prompt
+
+
+def test_a_repeated_result_is_referred_to_and_its_copy_is_not_masked() -> None:
+    plans, _ = planner()
+    plans.after(used(1, unplanned=1e6))
+    plan = plans.before(ask(twice()))
+    assert plan.references == (Reference(row=1, copy=0),)
+    assert plan.masks.items.size == 0
+    record = plans.stages["main", 1]
+    assert record.first_prompt == 4000 + REFERENCE_TOKENS
+
+
+def test_what_has_no_whole_copy_is_sent_as_it_is() -> None:
+    plans, _ = planner()
+    assert plans.before(ask(twice(copy=-1))).references == ()
+    masked = twice()
+    masked.replace(0, Action.MASK, visible=20, tokens=20.0)
+    assert plans.before(ask(masked)).references == ()
+    assert plans.before(ask(twice(), call=2)).references == ()
+    off, _ = planner(PlanOptions(enabled=False))
+    assert off.before(ask(twice())).references == ()
 
 
 def test_an_earlier_stage_of_a_run_informs_its_next_one() -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from apportion.planner.doors.cli._common import Interrupts
     from apportion.planner.replay.engine import Progress
     from apportion.planner.report.schema import ReplayReport
+    from apportion.records import Budget
     from apportion.settings import LoadedSettings
 
 MOST_TOKENS = 2**53
@@ -51,10 +52,20 @@ Examples:
   apportion replay ~/.claude/projects
   apportion replay session.jsonl.gz --json report.json --html report.html
   apportion replay logs/ --budget-tokens 2000000 --target-reduction 0.5
+  apportion replay logs/ --against rule-a --against clear-10
+
+\b
+Baselines for --against, each replayed on the same logs and billed alike:
+  nothing       send every prompt as it is
+  clear-10      mask tool results older than 10 calls, at every call
+  keep-last-20  drop all tool results but the last 20, for good
+  rule-a        mask what was seen once when the cache is cold,
+                else every 20 calls what is older than 10
+  equal-split   our plan, with the budget in equal parts
 """
 
 
-def replay_command(
+def replay_command(  # noqa: PLR0917  (typer gives options by name)
     paths: Annotated[
         list[str],
         typer.Argument(
@@ -117,6 +128,16 @@ def replay_command(
             help="Replay at most this many workflows.",
         ),
     ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--against",
+            metavar="NAME",
+            help="Replay a baseline as well, and compare: nothing, clear-10, keep-last-20, rule-a or equal-split. "
+            "Repeatable; each costs one more pass.",
+            show_default=False,
+        ),
+    ] = None,
     quiet: Annotated[  # noqa: FBT002
         bool, typer.Option("--quiet", "-q", help="No progress bar, and no word about the files written.")
     ] = False,
@@ -131,16 +152,18 @@ def replay_command(
     ] = False,
 ) -> None:
     """Replay workflow logs."""
+    from apportion.records import Budget
+
     with interrupts() as pressed:
         with _told_when_interrupted(pressed):
             outputs = _outputs(json_file, html_file)
             check_outputs(outputs, paths, given_paths(paths))
+            rivals = _rivals(against)
             loaded = _settings(target_reduction, jobs)
             _say_when_off(loaded)
+            budget = Budget(max_tokens=budget_tokens, max_usd=budget_usd)
             with watching_standard_input(paths), _progress(show=not quiet) as progress:
-                report = _replay(
-                    paths, loaded, budget_tokens, budget_usd, limit, _noting_what_is_done(pressed, progress)
-                )
+                report = _replay(paths, loaded, budget, limit, rivals, _noting_what_is_done(pressed, progress))
             if not (report.complete or report.workflows):
                 raise KeyboardInterrupt
         pressed.reportable = False  # what is interrupted from now on is the writing
@@ -191,6 +214,19 @@ def _outputs(json_file: str | None, html_file: str | None) -> list[Output]:
     return [output(option, name) for option, name in named if name is not None]
 
 
+def _rivals(names: list[str] | None) -> tuple[str, ...]:
+    """Return the baselines to compare with.
+
+    Raises:
+        InputError: A name is unknown.
+    """
+    if not names:
+        return ()
+    from apportion.planner.replay.baselines import find_baselines
+
+    return find_baselines(names)
+
+
 def _settings(target_reduction: float | None, jobs: int | None) -> LoadedSettings:
     from apportion.settings import load_settings
 
@@ -212,22 +248,22 @@ def _say_when_off(loaded: LoadedSettings) -> None:
 def _replay(
     paths: list[str],
     loaded: LoadedSettings,
-    budget_tokens: int | None,
-    budget_usd: float | None,
+    budget: Budget,
     limit: int | None,
+    against: tuple[str, ...],
     progress: Callable[[Progress], None] | None,
 ) -> ReplayReport:
     from apportion.planner.replay.engine import replay
-    from apportion.records import Budget
 
     optimization = loaded.settings.token_optimization
     return replay(
         paths,
-        budget=Budget(max_tokens=budget_tokens, max_usd=budget_usd),
+        budget=budget,
         target_reduction=optimization.target_reduction,
         enabled=optimization.enabled,
         jobs=loaded.settings.replay.jobs,
         limit=limit,
+        against=against,
         progress=progress,
     )
 

@@ -10,6 +10,7 @@ import pytest
 from apportion.compression.expand_tool import expand_schema
 from apportion.compression.store import Handle, HandleStore
 from apportion.errors import StoreError
+from apportion.planner.planner import Reference
 from apportion.planner.replay.billing import CacheClock
 from apportion.planner.replay.context import logged_calls
 from apportion.planner.replay.regime import cache_regime
@@ -56,10 +57,10 @@ def replay(
     *,
     store: HandleStore | None = None,
     clock: CacheClock | None = None,
-    may_refer: bool = True,
+    references: dict[int, Sequence[Reference]] | None = None,
     may_mask: bool = True,
 ) -> tuple[RunReplay, list[CallCosts]]:
-    """Replay a log of one run, masking the given rows before the given calls."""
+    """Replay a log of one run, masking and referring to the given rows before the given calls."""
     calls = list(logged_calls(log))
     run = RunReplay(
         log,
@@ -67,12 +68,12 @@ def replay(
         store=HandleStore() if store is None else store,
         clock=clock or CacheClock(),
         regime=cache_regime(calls),
-        may_refer=may_refer,
         may_mask=may_mask,
     )
     costs = []
     for number, call in enumerate(calls):
         run.enter(call)
+        run.refer((references or {}).get(number, ()))
         run.mask(masks.get(number, ()))
         costs.append(run.send(call))
     return run, costs
@@ -132,6 +133,7 @@ def test_an_expansion_costs_an_extra_call_and_its_tokens() -> None:
     assert costs[2].visible == (THIRD, short + short + FETCH + SIZE)
     assert costs[2].real == pytest.approx((THIRD, short + short + FETCH + SIZE))
     assert costs[2].expansion_output_tokens == FETCH
+    assert costs[2].expansion_prompt_tokens == pytest.approx(short + FETCH + SIZE)
     first_call = short * WRITE + tokens(quote) * OUTPUT
     extra_call = (short + FETCH + SIZE) * WRITE + FETCH * OUTPUT  # the short prompt is below the least that is cached
     assert costs[2].cost[1] == pytest.approx(first_call + extra_call)
@@ -150,13 +152,17 @@ def test_a_repeated_result_is_referred_to_and_its_first_copy_stays() -> None:
         (Kind.TOOL_RESULT, FILE, {"link": "2"}),
         (Kind.ASSISTANT, "done", {"call": 2}),
     )
-    run, costs = replay(log_of(*events), {})
+    run, costs = replay(log_of(*events), {}, references={2: [Reference(4, 2)]})
+    assert run.prompt.column("copy").tolist() == [-1, -1, -1, -1, 2]
     assert costs[2].visible[0] - costs[2].visible[1] > 0.9 * SIZE
     assert run.prompt.column("maskable").tolist() == [False] * 5
-    _, whole = replay(log_of(*events), {}, may_refer=False, may_mask=False)
-    assert whole[2].visible[0] == whole[2].visible[1]
+    stub = int(run.prompt.column("visible")[4])
+    assert run.totals.transmitted == (FIRST + 2 * SIZE, TOOL + FIRST + SIZE + stub)
+    whole, costs = replay(log_of(*events), {}, may_mask=False)
+    assert costs[2].visible[0] == costs[2].visible[1]
+    assert whole.prompt.column("copy")[4] == 2
     masked, _ = replay(log_of(*events), {1: [2]})
-    assert int(masked.prompt.column("visible")[4]) == SIZE
+    assert masked.prompt.column("copy")[4] == -1
 
 
 def test_an_original_that_does_not_come_back_is_left_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,3 +340,17 @@ def test_real_prompts_shrink_in_proportion() -> None:
     run, costs = replay(log, {2: [2]})
     stub = int(run.prompt.column("visible")[2])
     assert costs[2].real == pytest.approx((THIRD + 1000, TOOL + THIRD + 1000 - SIZE + stub))
+
+
+def test_a_result_is_superseded_once_a_later_call_reads_or_changes_its_file() -> None:
+    def call(number: int, path: str, name: str) -> list[tuple[Kind, str, dict[str, Any]]]:
+        link = str(number)
+        given = {"call": number, "name": name, "link": link}
+        return [
+            (Kind.TOOL_CALL, f'{{"file_path": "{path}"}}', given),
+            (Kind.TOOL_RESULT, f"{FILE} {number}", {"link": link}),
+        ]
+
+    events = [*call(0, "f", "Read"), *call(1, "g", "Read"), *call(2, "f", "Edit"), (Kind.ASSISTANT, "ok", {"call": 3})]
+    run, _ = replay(log_of(*events), {})
+    assert run.prompt.column("superseded").tolist() == [False, True, False, False, False, False]

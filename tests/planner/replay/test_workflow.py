@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from apportion.planner.planner import BUDGET_USED_UP, PlanOptions
+from apportion.planner.planner import BUDGET_USED_UP, PlanOptions, WorkflowPlanner
 from apportion.planner.replay.results import NO_OUTPUT_USAGE, NO_PROMPT_USAGE
 from apportion.planner.replay.workflow import replay_workflow
 from apportion.records import Budget, Kind, Usage
@@ -15,6 +16,7 @@ from apportion.telemetry.importers import read_logs
 from apportion.telemetry.reading import SkipLog
 
 if TYPE_CHECKING:
+    from apportion.planner.planner import Invocation, InvocationPlan
     from apportion.planner.replay.results import WorkflowResult
 
 SESSIONS = Path(__file__).parents[3] / "fixtures" / "logs" / "sessions"
@@ -213,3 +215,77 @@ def test_calls_beyond_a_token_budget_are_counted_and_planning_never_adds_to_them
     assert 0 < planned < baseline
     assert BUDGET_USED_UP in result.degraded
     assert any(plan.status == "INFEASIBLE" for plan in result.plans)
+
+
+def test_a_sub_agent_is_over_when_its_parent_has_seen_its_result_and_not_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[tuple[str, int]] = []
+    asked: list[str] = []
+    monkeypatch.setattr(WorkflowPlanner, "finished", lambda _, run: told.append((run, len(asked))))
+    before = WorkflowPlanner.before
+
+    def note_and_plan(self: WorkflowPlanner, ask: Invocation) -> InvocationPlan:
+        asked.append(ask.run_id)
+        return before(self, ask)
+
+    monkeypatch.setattr(WorkflowPlanner, "before", note_and_plan)
+    builder = LogBuilder("w", source="test", framework="test")
+
+    def add(kind: Kind, run: str, **fields: Any) -> None:
+        agent, parent = ("main", None) if run == "main" else ("Explore", "main")
+        builder.add(kind, f"{kind} {run}", agent=agent, agent_run=run, parent_agent=parent, **fields)
+
+    add(Kind.USER, "main")
+    add(Kind.HANDOFF, "main", call=0, link="1", name="Explore")
+    add(Kind.HANDOFF, "main", call=0, link="2", name="Explore")
+    add(Kind.ASSISTANT, "sub:a", call=1)
+    add(Kind.ASSISTANT, "sub:b", call=2)
+    add(Kind.HANDOFF_RESULT, "main", link="2", name="Explore")
+    add(Kind.HANDOFF_RESULT, "main", link="1", name="Explore")
+    add(Kind.ASSISTANT, "main", call=3)
+    add(Kind.ASSISTANT, "sub:b", call=4)
+    add(Kind.ASSISTANT, "main", call=5)
+    log = builder.build()
+    assert log is not None
+    replay_workflow(log, PlanOptions())
+    assert asked == ["main", "sub:a", "sub:b", "main", "sub:b", "main"]
+    assert told == [("sub:a", 3), ("sub:b", 5)]
+
+
+@pytest.fixture(scope="module")
+def sessions() -> list[WorkflowLog]:
+    return list(read_logs([SESSIONS], SkipLog()))
+
+
+def saved(logs: list[WorkflowLog], options: PlanOptions) -> tuple[list[float], list[float]]:
+    """Return the saved shares of visible tokens and of the bill, session by session."""
+    totals = [replay_workflow(log, options).totals for log in logs]
+    return (
+        [1.0 - one.visible[1] / one.visible[0] for one in totals],
+        [1.0 - one.bill[1] / one.bill[0] for one in totals],
+    )
+
+
+def test_asking_for_more_never_saves_clearly_less_and_is_not_dearer(sessions: list[WorkflowLog]) -> None:
+    reached = [saved(sessions, PlanOptions(target_reduction=target)) for target in (None, 0.01, 0.4, 0.6, 0.9)]
+    for (fewer, _), (more, bills) in pairwise(reached):
+        assert all(high > low - 0.01 for low, high in zip(fewer, more, strict=True))
+        assert min(bills) >= -0.01  # the schema of the expand tool is charged even where nothing is masked
+    assert sum(reached[-1][0]) > sum(reached[0][0])
+    sure = [number for number, share in enumerate(reached[0][0]) if share > 0.05]
+    assert [reached[1][0][number] for number in sure] == pytest.approx([reached[0][0][number] for number in sure])
+
+
+def test_a_token_budget_that_binds_leaves_fewer_calls_beyond_it(sessions: list[WorkflowLog]) -> None:
+    beyond = [replay_workflow(log, PlanOptions(budget=Budget(max_tokens=1_500_000))).calls_beyond for log in sessions]
+    assert all(planned <= baseline for baseline, planned in beyond)
+    assert sum(planned for _, planned in beyond) < sum(baseline for baseline, _ in beyond)
+
+
+def test_a_token_budget_that_binds_changes_what_is_sent(sessions: list[WorkflowLog]) -> None:
+    free, _ = saved(sessions, PlanOptions())
+    bound, bills = saved(sessions, PlanOptions(budget=Budget(max_tokens=1_500_000)))
+    assert bound != free
+    assert sum(bound) > sum(free)
+    assert min(bills) >= -0.02

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from apportion.planner.report.schema import (
+    AgainstRow,
+    AgainstSource,
     AgentRow,
     BudgetUse,
     CallPoint,
@@ -369,3 +371,24 @@ def unknown_report() -> ReplayReport:
 def ledger() -> Callable[[float | None, float], Ledger]:
     """Return a ledger from its baseline and the share saved."""
     return _ledger
+
+
+@pytest.fixture(scope="session")
+def against_report(large_report: ReplayReport) -> ReplayReport:
+    """The large report with two baselines, which come to what the plan comes to."""
+
+    def compared(row: ReplayReport | SourceRow) -> dict[str, Any]:
+        return {name: getattr(row, name) for name in ("ledgers", "facts", "dearer", "worst_workflow")}
+
+    rows = [
+        AgainstRow(
+            name=name,
+            summary="a rule",
+            note="of which something is to be said",
+            budget=None,
+            per_source=[AgainstSource(source=row.source, **compared(row)) for row in large_report.per_source],
+            **compared(large_report),
+        )
+        for name in ("rule-a", "clear-10")
+    ]
+    return large_report.model_copy(update={"against": rows})

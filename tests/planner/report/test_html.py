@@ -347,3 +347,12 @@ def _dom(path: Path, profile: Path) -> str:
     flags += ["--disable-background-networking", "--disable-component-update", f"--user-data-dir={profile}"]
     command = [str(BROWSER), *flags, "--virtual-time-budget=10000", "--dump-dom", path.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+
+
+def test_baselines_stand_beside_the_plan_for_everything_and_for_each_source(
+    against_report: ReplayReport, large_report: ReplayReport
+) -> None:
+    page = Page(to_html(against_report))
+    assert page.text.count("rule-a") == 2 + len(against_report.per_source)
+    assert "Against simple rules" in page.text
+    assert "Against simple rules" not in Page(to_html(large_report)).text

@@ -394,3 +394,16 @@ def test_verbose_shows_agents_kinds_and_settings(large_report: ReplayReport) -> 
     assert "tool_result" in shown
     assert "cache_ttl_s=300" in shown
     assert "Agents with" not in show(large_report)
+
+
+def test_baselines_stand_beside_the_plan_at_any_width(against_report: ReplayReport) -> None:
+    for width in (40, 80, 120):
+        shown = show(against_report, width=width)
+        assert "Against" in shown
+        assert all(name in shown for name in ("apportion", "rule-a", "clear-10"))
+        assert max(map(len, shown.splitlines())) <= width
+    assert "Against, on codex" in show(against_report, width=120, verbose=True)
+
+
+def test_without_baselines_nothing_is_said_of_them(large_report: ReplayReport) -> None:
+    assert "Against" not in show(large_report, verbose=True)

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from apportion.planner.doors.cli import app, main
 from apportion.planner.doors.cli._common import HURRY_S, STOPPING, Interrupts
 from apportion.planner.doors.cli.replay import MOST_JOBS, MOST_TOKENS, MOST_USD
+from apportion.planner.replay.baselines import BASELINES
 from apportion.records import Budget
 from apportion.settings import parse_value
 
@@ -488,3 +489,26 @@ def test_help_says_what_the_options_need_and_show() -> None:
     text = " ".join(help_on("import").split())
     assert "which keeps token counts, times and names for `status`" in text
     assert "Nothing learns from the store yet" in text
+
+
+def test_baselines_are_replayed_beside_the_plan(run: Callable[..., Answer], log: Path, place: Path) -> None:
+    done = run(log, "--against", "rule-a", "--against", "equal-split", "--against", "rule-a", "--json", "r.json")
+    assert done.code == 0
+    assert "rule-a" in done.out
+    assert "nothing to split" in " ".join(done.out.split())
+    report = json.loads((place / "r.json").read_text())
+    assert [row["name"] for row in report["against"]] == ["rule-a", "equal-split"]
+    assert report["against"][0]["ledgers"]["visible_tokens"]["baseline"] > 0
+    assert [row["source"] for row in report["against"][0]["per_source"]] == ["tests"]
+
+
+def test_an_unknown_baseline_is_refused_before_anything_is_read(run: Callable[..., Answer], log: Path) -> None:
+    refused = run(log, "--against", "rule-b")
+    assert refused.code == 2
+    assert "no baseline is called 'rule-b'" in refused.err
+    assert all(name in refused.err for name in BASELINES)
+
+
+def test_help_names_every_baseline(run: Callable[..., Answer]) -> None:
+    shown = run("--help").out
+    assert all(name in shown for name in BASELINES)
