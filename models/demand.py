@@ -166,6 +166,22 @@ class PriorDemand:
             sample_size=len(history),
         )
 
+    def per_call(self, role: str, *, history: Sequence[StageUse] = ()) -> tuple[int, int]:
+        """Return the median growth of the prompt from call to call, and the median output of a call, in tokens.
+
+        Args:
+            role: `"main"` or `"sub"`.
+            history: What the same workflow used so far.
+
+        Raises:
+            InputError: The role is unknown.
+
+        >>> PriorDemand().per_call("main")
+        (1100, 440)
+        """
+        _, growth, output = self._with_history(role, history)
+        return growth.quantile(0.5), output.quantile(0.5)
+
     def _with_history(self, role: str, history: Sequence[StageUse]) -> tuple[Mixture, Mixture, Mixture]:
         """Mix the prior of a role with a history, for calls, growth and output each."""
         if role not in PRIORS:

@@ -167,6 +167,23 @@ def plan_masks(
     return best
 
 
+def mask_exactly(state: PromptState, prices: TokenPrices, items: NDArray[np.intp]) -> MaskPlan:
+    """Return the plan that masks the given items, with what it is expected to save; see `plan_masks`."""
+    if items.size == 0:
+        return MaskPlan.nothing()
+    saved, expansion = _savings(state, prices, items)
+    risk = state.need[items] * expansion
+    value = saved * (prices.write + prices.read * state.remaining_calls) - risk
+    saving = float(value.sum() - _break_costs(state, prices, items)[0])
+    return MaskPlan(
+        items=items,
+        expected_saving=saving,
+        risk=float(risk.sum()),
+        saved_tokens=float(saved.sum()),
+        forced=saving <= 0,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Candidates:
     """The items that may be masked, in the order of the prompt; everything has shape (m,).
@@ -257,16 +274,7 @@ def _forced(state: PromptState, prices: TokenPrices, candidates: NDArray[np.intp
     risk = state.need[candidates] * expansion
     order = np.argsort(risk / saved, kind="stable")
     enough = int(np.searchsorted(np.cumsum(saved[order]), must_save)) + 1
-    picked = np.sort(order[:enough])
-    value = saved[picked] * (prices.write + prices.read * state.remaining_calls) - risk[picked]
-    saving = float(value.sum() - _break_costs(state, prices, candidates)[picked[0]])
-    return MaskPlan(
-        items=candidates[picked],
-        expected_saving=saving,
-        risk=float(risk[picked].sum()),
-        saved_tokens=float(saved[picked].sum()),
-        forced=saving <= 0,
-    )
+    return mask_exactly(state, prices, candidates[np.sort(order[:enough])])
 
 
 def _savings(

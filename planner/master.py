@@ -121,9 +121,9 @@ class Master:
 
     def __init__(self, dual: Dual, columns: Columns, work: Work) -> None:
         self._compiled: Compiled = dual.compiled
-        self._columns = columns
-        self._agents = self._compiled.agent_of[columns.mode]
         self._work = work
+        self._columns, self._bare = self._with_bare(columns)
+        self._agents = self._compiled.agent_of[self._columns.mode]
         self._most: list[int] = []
         self._limits: list[Terms] = [([], []) for _ in self._compiled.limits]
         self._value: Terms = ([], [])
@@ -144,13 +144,20 @@ class Master:
         self._add_links()
         self._add_forms()
 
+    def _with_bare(self, columns: Columns) -> tuple[Columns, NDArray[np.bool_]]:
+        """Offer the columns that must be there a second time, without folded work: the most frugal plans need that."""
+        folds = self._work.folded.sum(axis=1)[columns.mode] > 0
+        extra = np.flatnonzero(columns.needed & folds)
+        bare = np.arange(len(columns.mode) + len(extra)) >= len(columns.mode)
+        return columns.take(np.concatenate((np.arange(len(columns.mode)), extra))), bare
+
     def _variable(self, most: int) -> int:
         self._most.append(most)
         return len(self._most) - 1
 
     def _add_columns(self) -> None:
         compiled, columns = self._compiled, self._columns
-        folded = np.where(columns.needed[:, None], 0, self._work.folded[columns.mode])
+        folded = np.where(self._bare[:, None], 0, self._work.folded[columns.mode])
         self._column_quanta = folded.sum(axis=1)
         work = self._column_quanta
         value = columns.value + (folded * compiled.slopes[columns.mode]).sum(axis=1)
@@ -404,7 +411,7 @@ class Master:
         quanta = self._work.folded.astype(np.float64)
         for variable, mode, segment in self._segments:
             quanta[mode, segment] = solution[variable]
-        used = solution[: len(self._columns.mode)]
+        used = solution[: int((~self._bare).sum())]
         return Relaxation(float(solver.objective_value()), prices, weights, used, quanta)
 
     def _form_links(self) -> list[int]:

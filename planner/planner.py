@@ -7,7 +7,7 @@ clock, and the limits. `WorkflowPlanner` keeps one workflow's state; plans are v
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from apportion.errors import InfeasiblePlanError
 from apportion.models.demand import PriorDemand, StageUse
 from apportion.planner.budgets.problem import QUANTUM_TOKENS, AgentNeed, BudgetProblem, StageCap
+from apportion.planner.invocation_problem import Waiting, invocation_problem
 from apportion.planner.masking import (
     EXPANSION_OUTPUT_TOKENS,
     UNLIMITED,
@@ -22,9 +23,11 @@ from apportion.planner.masking import (
     PromptState,
     Solvency,
     TokenPrices,
+    mask_exactly,
     plan_masks,
 )
 from apportion.planner.prompt import REFERENCE_TOKENS, STUB_TOKENS
+from apportion.planner.solver import plan_workflow
 from apportion.records import Budget
 
 if TYPE_CHECKING:
@@ -236,7 +239,7 @@ class WorkflowPlanner:
         if not self.options.enabled:
             return InvocationPlan(MaskPlan.nothing(), (), None, "OFF", None, ())
         references = self.plan_references(ask)
-        masks = self.plan_masks(ask, references)
+        masks = self.plan_jointly(ask, references) or self.plan_masks(ask, references)
         degraded = (self._forced_by(ask, references),) if masks.forced else ()
         prompt_tokens = ask.overhead_tokens + float(tokens_with(ask.prompt, references).sum()) - masks.saved_tokens
         allocated, status, gap, reasons = self._plan_budget(ask, prompt_tokens)
@@ -253,33 +256,75 @@ class WorkflowPlanner:
         found = (Reference(int(row), int(prompt.column("copy")[row])) for row in np.flatnonzero(new))
         return tuple(reference for reference in found if prompt.whole(reference.copy))
 
+    def plan_jointly(self, ask: Invocation, references: tuple[Reference, ...]) -> MaskPlan | None:
+        """Return which items to mask where tokens are short, or `None` where nothing couples them to other runs.
+
+        What leaves this prompt, and what it and all others may still use, are one problem then; see
+        `invocation_problem`. A plan that is expected to be dearer than doing nothing is not taken.
+        """
+        state = self._prompt_state(ask, references)
+        prompt_tokens = ask.overhead_tokens + float(state.tokens.sum())
+        limit = self._tokens_left()
+        if limit is None or not self._binding(ask, prompt_tokens) or _beyond_window(ask, prompt_tokens) > 0:
+            return None
+        growth, output = self._demand.per_call(ask.role, history=self._history[ask.role])
+        others = [
+            Waiting(run_id, self._forecast(record.role, record.last_prompt), record.last_prompt)
+            for (run_id, number), record in self.stages.items()
+            if number == ask.stage and run_id != ask.run_id and record.recorded is None
+        ]
+        joint = invocation_problem(
+            ask.run_id,
+            state,
+            ask.prices,
+            (*others, Waiting(LATER, self._forecast("main", prompt_tokens), prompt_tokens)),
+            output_tokens=output,
+            growth_tokens=growth,
+            max_tokens=limit,
+            reserve_tokens=int(limit * self.options.budget.reserve_share),
+        )
+        try:
+            plan = plan_workflow(joint.problem, deadline_ms=None)
+        except InfeasiblePlanError:
+            return None
+        masks = mask_exactly(state, ask.prices, joint.masked(plan))
+        return None if masks.forced else masks
+
     def plan_masks(self, ask: Invocation, references: tuple[Reference, ...]) -> MaskPlan:
         """Return which items to mask before a call, given the references; other policies override this."""
-        prompt = ask.prompt
-        tokens = tokens_with(prompt, references)
-        need = prompt.need_at(ask.call)
-        age = ask.call - prompt.column("born")
-        seen = prompt.column("maskable") & (age >= 1)
-        seen[[reference.copy for reference in references]] = False
-        prompt_tokens = ask.overhead_tokens + float(tokens.sum())
+        state = self._prompt_state(ask, references)
+        tokens, prompt_tokens = state.tokens, ask.overhead_tokens + float(state.tokens.sum())
+        seen = self._seen(ask, references)
         saveable = float((tokens - STUB_TOKENS)[seen & (tokens > STUB_TOKENS)].sum())
         must_save = max(_beyond_window(ask, prompt_tokens), self._beyond_budget(prompt_tokens, saveable))
         short = self._binding(ask, prompt_tokens)
         return plan_masks(
-            PromptState(
-                tokens=tokens,
-                stub_tokens=np.full(len(prompt), float(STUB_TOKENS)),
-                maskable=seen if must_save > 0 else seen & ((age >= VIEWS) | (need <= TINY_NEED)),
-                need=need,
-                cached_items=ask.cached_items,
-                overhead_tokens=ask.overhead_tokens,
-                remaining_calls=REMAINING_CALLS[ask.role],
-            ),
+            replace(state, maskable=seen) if must_save > 0 else state,
             ask.prices,
             UNLIMITED if short else self._solvency(),
             token_weight=DEFAULT_TOKEN_WEIGHT * ask.prices.write,
             must_save=must_save,
             press=short or self._target_missed(),
+        )
+
+    def _seen(self, ask: Invocation, references: tuple[Reference, ...]) -> NDArray[np.bool_]:
+        """Say which items may be masked because a call has seen them whole."""
+        seen: NDArray[np.bool_] = ask.prompt.column("maskable") & (ask.call > ask.prompt.column("born"))
+        seen[[reference.copy for reference in references]] = False
+        return seen
+
+    def _prompt_state(self, ask: Invocation, references: tuple[Reference, ...]) -> PromptState:
+        prompt = ask.prompt
+        need = prompt.need_at(ask.call)
+        old = ask.call - prompt.column("born") >= VIEWS
+        return PromptState(
+            tokens=tokens_with(prompt, references),
+            stub_tokens=np.full(len(prompt), float(STUB_TOKENS)),
+            maskable=self._seen(ask, references) & (old | (need <= TINY_NEED)),
+            need=need,
+            cached_items=ask.cached_items,
+            overhead_tokens=ask.overhead_tokens,
+            remaining_calls=REMAINING_CALLS[ask.role],
         )
 
     def _solvency(self) -> Solvency:
@@ -295,24 +340,27 @@ class WorkflowPlanner:
         The masks that save most tokens are wanted then, up to the bill of doing nothing, and what the workflow can
         afford to lose counts no more. Where dollars alone are short it does count: a loss would use them up sooner.
         """
-        left = self.options.budget.max_tokens
+        left = self._tokens_left()
         if left is None:
             return False
-        share = (left - self._spent_tokens) * (1.0 - self.options.budget.reserve_share)
+        share = left * (1.0 - self.options.budget.reserve_share)
         record = self.stages.get((ask.run_id, ask.stage))
         if record is not None and record.allocated_tokens is not None:
             share = min(share, record.allocated_tokens - record.used_tokens)
         return prompt_tokens * (1.0 + REMAINING_CALLS[ask.role]) > share
+
+    def _tokens_left(self) -> int | None:
+        limit = self.options.budget.max_tokens
+        return None if limit is None else max(0, int(limit - self._spent_tokens))
 
     def _beyond_budget(self, prompt_tokens: float, saveable: float) -> float:
         """Return the tokens that have to leave for the call to fit what is left, or 0 where that does not help.
 
         A limit in dollars forces nothing: a plan that is dearer than doing nothing would use it up sooner.
         """
-        limit = self.options.budget.max_tokens
+        limit = self._tokens_left()
         if limit is None:
             return 0.0
-        limit = max(0, int(limit - self._spent_tokens))
         beyond = prompt_tokens + EXPANSION_OUTPUT_TOKENS - (limit - int(limit * self.options.budget.reserve_share))
         return beyond + QUANTUM_TOKENS if 0 < beyond + QUANTUM_TOKENS <= saveable else 0.0
 
