@@ -58,9 +58,14 @@ class Timing(NamedTuple):
 
 
 def arguments(
-    description: str, *, quick: str = "measure less", paths: bool = False, writes: str | None = None
+    description: str,
+    *,
+    quick: str = "measure less",
+    paths: bool = False,
+    writes: str | None = None,
+    corpus: bool = False,
 ) -> argparse.Namespace:
-    """Read `--quick`, `--json FILE` and, where asked for, PATHS and `--write` from the command line.
+    """Read `--quick`, `--json FILE` and, where asked for, PATHS, `--write` and `--corpus PATH` from the command line.
 
     A path that does not exist ends the program with a message. `quick` says what `--quick` cuts.
     """
@@ -75,6 +80,8 @@ def arguments(
         parser.add_argument("--write", action="store_true", help=f"write {writes} anew")
     if paths:
         parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="log files or folders of them")
+    if corpus:
+        parser.add_argument("--corpus", type=Path, metavar="PATH", help="logs of which problems are made as well")
     asked = parser.parse_args()
     asked.cut = f"--quick: {quick}" if asked.quick else None
     missing = [str(path) for path in (asked.paths if paths else ()) if not (path.exists() or has_magic(str(path)))]
