@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr
 
@@ -11,6 +11,7 @@ from apportion.planner.problem import MILLION, UNITS_PER_POINT
 from apportion.records import Record, Share, Tokens
 
 if TYPE_CHECKING:
+    from apportion.planner.comparison import Comparison
     from apportion.planner.problem import Problem
 
 Nusd = Annotated[int, Field(ge=0)]
@@ -187,9 +188,20 @@ class Plan(Record):
         if self._problem is None:
             raise ProblemError(
                 "the plan does not remember its problem: it was loaded, not planned",
-                hint="Load the problem as well: plan.of(problem)",
+                hint="Load the problem as well: plan.of(problem), or what_if(problem=problem)",
             )
         return self._problem
+
+    def what_if(self, **changes: Any) -> Comparison:
+        """Plan again under changes, and compare; `whatif.what_if` tells which there are.
+
+        Raises:
+            ProblemError: The plan does not remember its problem and none was named, or a change is not possible.
+            InfeasiblePlanError: Nothing fits any more.
+        """
+        from apportion.planner.whatif import what_if
+
+        return what_if(self, **changes)
 
     @property
     def points(self) -> float:
