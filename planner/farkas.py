@@ -63,8 +63,9 @@ def prove_infeasible(compiled: Compiled, *, steps: int = STEPS) -> Weights | Non
     running exceed the limits.
     """
     scales = _scales(compiled)
-    share = np.ones(sum(len(part) for part in scales))
-    share[len(scales.limits) + len(scales.latency) :] = 0.0
+    bound_in_time = np.zeros(len(scales.latency))
+    bound_in_time[compiled.agent_of[compiled.max_ticks != NO_LIMIT]] = 1.0
+    share = np.concatenate((np.ones(len(scales.limits)), bound_in_time, np.zeros(len(scales.links))))
     if not share.any():
         return None
     share /= share.sum()

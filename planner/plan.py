@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
+from apportion.errors import ProblemError
 from apportion.planner.problem import MILLION, UNITS_PER_POINT
 from apportion.records import Record, Share, Tokens
+
+if TYPE_CHECKING:
+    from apportion.planner.comparison import Comparison
+    from apportion.planner.problem import Problem
 
 Nusd = Annotated[int, Field(ge=0)]
 
@@ -146,6 +151,57 @@ class Plan(Record):
     prices: tuple[LimitPrice, ...] = ()
     degraded: tuple[str, ...] = ()
     fingerprint: str
+
+    _problem: Problem | None = PrivateAttr(default=None)
+
+    def __eq__(self, other: object) -> bool:
+        """Say whether two plans say the same, whether or not they remember their problem."""
+        return isinstance(other, Plan) and all(
+            getattr(self, name) == getattr(other, name) for name in Plan.model_fields
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.fingerprint, self.agents, self.objective, self.cost_nusd))
+
+    def of(self, problem: Problem) -> Self:
+        """Return the same plan, which remembers its problem; the problem is not written to JSON.
+
+        Raises:
+            ProblemError: It is the plan of another problem.
+        """
+        if problem.fingerprint != self.fingerprint:
+            raise ProblemError(
+                "this is the plan of another problem: the fingerprints differ",
+                hint="Name the problem from which the plan was made",
+            )
+        plan = self.model_copy()
+        plan._problem = problem  # noqa: SLF001  (a copy of itself)
+        return plan
+
+    @property
+    def problem(self) -> Problem:
+        """The problem from which the plan was made.
+
+        Raises:
+            ProblemError: The plan does not remember it: it was loaded from a file, or put together by hand.
+        """
+        if self._problem is None:
+            raise ProblemError(
+                "the plan does not remember its problem: it was loaded, not planned",
+                hint="Load the problem as well: plan.of(problem), or what_if(problem=problem)",
+            )
+        return self._problem
+
+    def what_if(self, **changes: Any) -> Comparison:
+        """Plan again under changes, and compare; `whatif.what_if` tells which there are.
+
+        Raises:
+            ProblemError: The plan does not remember its problem and none was named, or a change is not possible.
+            InfeasiblePlanError: Nothing fits any more.
+        """
+        from apportion.planner.whatif import what_if
+
+        return what_if(self, **changes)
 
     @property
     def points(self) -> float:

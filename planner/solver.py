@@ -510,7 +510,7 @@ def finish(problem: Problem, search: Search) -> Plan:
             f"the plan is not valid: {'; '.join(faults)}",
             hint="This is a defect of apportion: please report it with the problem",
         )
-    return plan
+    return plan.of(problem)
 
 
 def limit_prices(search: Search) -> tuple[LimitPrice, ...]:
