@@ -69,7 +69,7 @@ class Effort:
     rounds: int = 3
     per_agent: int = 6
     decide: float = 0.02
-    cheapen: float = 0.004
+    cheapen: float = 0.0015
     cost_columns: bool = False
     exact: float = 0.0
 

@@ -54,15 +54,17 @@ def test_links_lead_to_files_that_exist(page: Path) -> None:
         assert link.startswith("https://") or (page.parent / link).exists(), link
 
 
-def test_the_python_example_of_the_readme_works_as_a_script(tmp_path: Path) -> None:
-    (example,) = blocks(ROOT / "README.md", "python")
-    assert "fixtures/logs" in example
-    (tmp_path / "example.py").write_text(example.replace("fixtures/logs", "fixtures/logs/pi"), encoding="utf-8")
-    run = subprocess.run(
-        [sys.executable, str(tmp_path / "example.py")], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+@pytest.mark.parametrize(
+    ("number", "printed"), [(0, r"^bill saved: -?[0-9.e-]+$"), (1, r"^architect runs as full with [0-9,]+ work tokens")]
+)
+def test_the_python_examples_of_the_readme_work_as_scripts(number: int, printed: str, tmp_path: Path) -> None:
+    examples = blocks(ROOT / "README.md", "python")
+    assert len(examples) == 2
+    script = tmp_path / "example.py"
+    script.write_text(examples[number].replace("fixtures/logs", "fixtures/logs/pi"), encoding="utf-8")
+    run = subprocess.run([sys.executable, str(script)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert re.search(r"^bill saved: -?[0-9.e-]+$", run.stdout, re.MULTILINE)
+    assert re.search(printed, run.stdout, re.MULTILINE), run.stdout
 
 
 def test_the_reference_of_the_report_says_what_the_schema_says() -> None:

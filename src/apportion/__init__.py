@@ -18,8 +18,13 @@ if TYPE_CHECKING:
     from apportion.planner.budgets.plan import BudgetPlan
     from apportion.planner.budgets.problem import AgentNeed, BudgetProblem, StageCap
     from apportion.planner.budgets.solver import solve_budget
+    from apportion.planner.explanation import explain
+    from apportion.planner.plan import Plan
+    from apportion.planner.problem import Problem
+    from apportion.planner.replan import Replanner
     from apportion.planner.replay.engine import replay
     from apportion.planner.report.schema import ReplayReport
+    from apportion.planner.solver import plan_workflow
     from apportion.records import Budget, Demand, Usage
     from apportion.telemetry.events import WorkflowLog
     from apportion.telemetry.importers import read_logs
@@ -34,11 +39,16 @@ __all__ = [
     "BudgetPlan",
     "BudgetProblem",
     "Demand",
+    "Plan",
+    "Problem",
+    "Replanner",
     "ReplayReport",
     "SkipLog",
     "StageCap",
     "Usage",
     "WorkflowLog",
+    "explain",
+    "plan_workflow",
     "read_logs",
     "replay",
     "solve_budget",
@@ -51,11 +61,16 @@ _HOMES = {
     "BudgetPlan": "planner.budgets.plan",
     "BudgetProblem": "planner.budgets.problem",
     "Demand": "records",
+    "Plan": "planner.plan",
+    "Problem": "planner.problem",
+    "Replanner": "planner.replan",
     "ReplayReport": "planner.report.schema",
     "SkipLog": "telemetry.reading",
     "StageCap": "planner.budgets.problem",
     "Usage": "records",
     "WorkflowLog": "telemetry.events",
+    "explain": "planner.explanation",
+    "plan_workflow": "planner.solver",
     "read_logs": "telemetry.importers",
     "replay": "planner.replay.engine",
     "solve_budget": "planner.budgets.solver",
