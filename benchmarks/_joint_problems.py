@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.models.demand import PRIORS, PROBABILITIES
 from apportion.planner.masking import MaskPlan
-from apportion.planner.planner import REMAINING_CALLS, PlanOptions, WorkflowPlanner
+from apportion.planner.planner import REMAINING_CALLS, InvocationPlan, PlanOptions, WorkflowPlanner, tokens_with
 from apportion.planner.problem import (
     FETCH_OUTPUT_TOKENS,
     MILLION,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from apportion.planner.planner import Invocation
+    from apportion.planner.planner import Invocation, Reference
     from apportion.telemetry.events import WorkflowLog
 
 TIGHTNESS = (0.35, 0.5, 0.65)
@@ -432,26 +432,28 @@ def _snapshots(log: WorkflowLog) -> dict[str, _Snapshot]:
     class Recorder(WorkflowPlanner):
         """Masks nothing, and remembers."""
 
-        def plan_masks(self, ask: Invocation) -> MaskPlan:
+        def before(self, ask: Invocation) -> InvocationPlan:
             """Take a picture before calls 0, 1, 2, 4, 8, ..."""
+            references = self.plan_references(ask)
             if ask.call & (ask.call - 1) == 0 and ask.priced:
-                found[ask.run_id] = _snapshot(ask)
-            return MaskPlan.nothing()
+                found[ask.run_id] = _snapshot(ask, references)
+            return InvocationPlan(MaskPlan.nothing(), references, None, "OFF", None, ())
 
     replay_workflow(log, PlanOptions(), planner=Recorder)
     return found
 
 
-def _snapshot(ask: Invocation) -> _Snapshot:
+def _snapshot(ask: Invocation, references: tuple[Reference, ...]) -> _Snapshot:
     prompt = ask.prompt
     may_mask = prompt.column("maskable") & (prompt.column("born") < ask.call)
+    may_mask[[reference.copy for reference in references]] = False
     return _Snapshot(
         role=ask.role,
         stage=ask.stage,
         window=ask.context_window,
         prices=(ask.prices.read, ask.prices.write, ask.prices.output),
         cached=ask.cached_items,
-        tokens=prompt.column("tokens").tolist(),
+        tokens=tokens_with(prompt, references).tolist(),
         whole=prompt.column("full_tokens").tolist(),
         may_mask=may_mask.tolist(),
         need=prompt.need_at(ask.call).tolist(),
