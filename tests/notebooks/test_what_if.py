@@ -47,7 +47,7 @@ def test_a_notebook_is_kept_without_outputs(notebook: Path) -> None:
 
 @pytest.mark.parametrize("notebook", PAIRS, ids=lambda path: path.stem)
 def test_a_notebook_runs_from_anywhere_in_the_repository(notebook: Path) -> None:
-    """About half a minute: it plans a real workflow some sixty times. A process of its own keeps our warnings strict."""
+    """About half a minute: it plans a real workflow some sixty times. Our strict warnings are not for its packages."""
     command = [sys.executable, "-c", SCRIPT, str(notebook), str(NOTEBOOKS.parent / "tests")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]

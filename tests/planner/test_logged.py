@@ -2,14 +2,17 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from apportion import SkipLog, WorkflowLog, read_logs
 from apportion.errors import InputError
 from apportion.planner.logged import LEG_CALLS, problem_from_log
-from apportion.planner.problem import Problem
 from apportion.records import Kind
+
+if TYPE_CHECKING:
+    from apportion.planner.problem import Problem
 
 LOGS = Path(__file__).resolve().parents[2] / "fixtures" / "logs"
 
