@@ -58,7 +58,9 @@ print(
 # %% [markdown]
 # ## The plan without a limit
 #
-# With no limit on tokens or money everybody gets what they are likely to need, and the plan is proven best.
+# With no limit on tokens or money everybody gets what they are likely to need, less the last half percent of value:
+# forecasts are not that sharp, so a plan gives it up where that lowers the bill.
+#
 # No piece of context is masked. That is not for lack of trying: the explanation below compares each piece with its
 # stub. A masked piece is fetched back with some probability, and fetching is one more call over a prompt of more than
 # 60,000 tokens. For pieces of a few hundred tokens, with eight calls at most to save on, that never pays.
