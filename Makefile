@@ -14,7 +14,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint types tests format docs readme clean
+.PHONY: help demo test check lint types tests format docs notebooks readme clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,8 +41,12 @@ format: $(VENV)/.installed-dev ## Sort out style and format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: $(VENV)/.installed-dev ## Write docs/report.md anew from the schema of the report
+docs: $(VENV)/.installed-dev ## Write docs/report.md anew, and run the what-if example of docs/planning.md
 	$(BIN)/python docs/update_report.py
+	$(BIN)/python docs/update_planning.py
+
+notebooks: $(VENV)/.installed-dev ## Bring both forms of the notebooks in step, the newer one wins
+	$(BIN)/jupytext --sync notebooks/*.ipynb
 
 readme: $(VENV)/.installed-demo ## Run the demo and put its output into README.md
 	$(BIN)/python docs/update_readme.py

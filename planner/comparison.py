@@ -10,10 +10,13 @@ from __future__ import annotations
 from html import escape
 from typing import Any, Literal
 
-from apportion.planner.plan import OPTIMAL_GAP, AgentPlan, Plan
+from apportion.planner.plan import AgentPlan, Plan
 from apportion.planner.problem import UNITS_PER_POINT
 from apportion.planner.tables import html_table, one_line, points, text_table, usd
 from apportion.records import Record
+
+HURRIED = 0.01
+"""A first plan with a larger gap may differ from the second one for want of searching; the second phase gives up less."""
 
 State = Literal["runs", "deferred", "absent"]
 """What an agent does in a plan; it is absent where the plan is not about it."""
@@ -196,7 +199,7 @@ class Comparison(Record):
         ):
             if names:
                 lines.append(f"{what}: {', '.join(names)}.")
-        if self.before.gap > OPTIMAL_GAP:
+        if self.before.gap > HURRIED:
             lines.append(
                 f"The first plan may be {self.before.gap:.1%} below the best one, and part of the change due to that."
             )

@@ -42,7 +42,7 @@ from apportion.planner.problem import (
     Stage,
     Variant,
 )
-from apportion.planner.prompt import NEED_HALF_AGE, STUB_TOKENS, prior_need
+from apportion.planner.prompt import STUB_TOKENS, need_after, prior_need
 from apportion.planner.replay.context import logged_calls
 from apportion.prices import lookup
 from apportion.records import Action, Demand, Kind
@@ -265,7 +265,9 @@ class _Builder:
             context.born.setdefault(name, context.calls)
         context.events.update(new)
         uses = tuple(
-            ItemUse(item_id=name, relevance_ppm=_relevance(context.calls - context.born.get(name, 0)))
+            ItemUse(
+                item_id=name, relevance_ppm=_relevance(self._items[name], context.calls - context.born.get(name, 0))
+            )
             for name in context.uses
         )
         context.calls += len(leg.calls)
@@ -283,7 +285,12 @@ class _Builder:
             found = self._events[event]
             tool = self._tools.get(found.link or "", found.name) or found.kind.value
             names.append(f"{tool} at step {found.step}")
-            need = prior_need(self._tokens[event], tool=tool, handed_back=found.kind is Kind.HANDOFF_RESULT)
+            need = prior_need(
+                self._tokens[event],
+                tool=tool,
+                handed_back=found.kind is Kind.HANDOFF_RESULT,
+                sub_agent=found.parent_agent is not None,
+            )
             stub = Form(
                 action=Action.MASK,
                 tokens=STUB_TOKENS,
@@ -363,9 +370,12 @@ def _warm(leg: _Leg, call: LoggedCall) -> bool:
     return before is None or now is None or (now - before).total_seconds() <= CACHE_TTL_S
 
 
-def _relevance(age_calls: int) -> int:
-    """Return how likely a piece of some age is needed, compared with a new one (see `prompt.need_after`)."""
-    return round(MILLION / (1.0 + age_calls / NEED_HALF_AGE))
+def _relevance(item: Item, age_calls: int) -> int:
+    """Return how likely a piece of some age is needed again, compared with a new one."""
+    if not item.forms:
+        return MILLION
+    need = item.forms[0].need_ppm / MILLION
+    return round(MILLION * float(need_after(need, uses=0, calls=age_calls, age=age_calls)) / need)
 
 
 def _hand_backs(tokens: int) -> tuple[HandBack, ...]:

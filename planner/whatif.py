@@ -15,6 +15,8 @@ import math
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pydantic import ValidationError
+
 from apportion.errors import InfeasiblePlanError, InputError, ProblemError
 from apportion.planner.choice import cost, value, violations
 from apportion.planner.columns import select
@@ -200,8 +202,15 @@ def _changed_models(problem: Problem, price: Mapping[str, float]) -> tuple[Model
 
 
 def _priced(model: Model, factor: Fraction) -> Model:
-    tiers = tuple(_multiplied(tier, factor) for tier in model.tiers)
-    return _multiplied(model, factor).model_copy(update={"tiers": tiers})
+    """Return a model with all its prices multiplied, checked as always."""
+    tiers = [_multiplied(tier, factor).model_dump() for tier in model.tiers]
+    try:
+        return Model.model_validate(_multiplied(model, factor).model_dump() | {"tiers": tiers})
+    except ValidationError as error:
+        raise ProblemError(
+            f"the price of model {model.id!r} is too high when it is multiplied by {float(factor):g}",
+            hint="Prices go up to 1,000 US dollars per 1,000 tokens",
+        ) from error
 
 
 def _multiplied(prices: Priced, factor: Fraction) -> Priced:

@@ -1,0 +1,54 @@
+"""The notebook runs without error, and its two forms say the same."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+PAIRS = sorted(NOTEBOOKS.glob("*.ipynb"))
+
+SCRIPT = """
+import json, sys
+import nbformat
+from nbclient import NotebookClient
+
+notebook = nbformat.read(sys.argv[1], as_version=4)
+NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": sys.argv[2]}}).execute()
+shown = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
+json.dump([kind for data in shown for kind in data], sys.stdout)
+"""
+
+
+def test_there_is_a_notebook() -> None:
+    assert [path.stem for path in PAIRS] == ["what_if"]
+
+
+@pytest.mark.parametrize("notebook", PAIRS, ids=lambda path: path.stem)
+def test_both_forms_of_a_notebook_are_in_sync(notebook: Path) -> None:
+    import jupytext
+
+    paired = [jupytext.read(notebook), jupytext.read(notebook.with_suffix(".py"))]
+    cells = [[(cell.cell_type, cell.source.strip()) for cell in each.cells] for each in paired]
+    assert cells[0] == cells[1], "run: jupytext --sync notebooks/*.ipynb"
+
+
+@pytest.mark.parametrize("notebook", PAIRS, ids=lambda path: path.stem)
+def test_a_notebook_is_kept_without_outputs(notebook: Path) -> None:
+    import jupytext
+
+    cells = [cell for cell in jupytext.read(notebook).cells if cell.cell_type == "code"]
+    assert cells
+    assert not any(cell.outputs or cell.execution_count for cell in cells)
+
+
+@pytest.mark.parametrize("notebook", PAIRS, ids=lambda path: path.stem)
+def test_a_notebook_runs_from_anywhere_in_the_repository(notebook: Path) -> None:
+    """About half a minute: it plans a real workflow some sixty times. Our strict warnings are not for its packages."""
+    command = [sys.executable, "-c", SCRIPT, str(notebook), str(NOTEBOOKS.parent / "tests")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.count('"text/html"') >= 8, "tables and charts are shown"
