@@ -1,7 +1,7 @@
 """The tool by which an agent has back what was left out of its prompt.
 
-Its schema is part of every prompt that offers it. Tool schemas precede everything else in a prompt, so offering it
-later than with the first call of a run would rewrite all that is cached.
+Its schema is part of every prompt that offers it. Tool schemas precede everything else in a prompt, so to begin
+offering it rewrites all that is cached.
 """
 
 from __future__ import annotations

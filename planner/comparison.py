@@ -16,7 +16,7 @@ from apportion.planner.tables import html_table, one_line, points, text_table, u
 from apportion.records import Record
 
 HURRIED = 0.01
-"""A first plan with a larger gap may differ from the second one for want of searching; the second phase gives up less."""
+"""A first plan with a larger gap may differ from the second for want of searching; the second phase gives up less."""
 
 State = Literal["runs", "deferred", "absent"]
 """What an agent does in a plan; it is absent where the plan is not about it."""

@@ -159,7 +159,7 @@ def _workers(groups: list[LogGroup], jobs: int | None) -> int:
 
 
 def _most_workers(processors: int) -> int:
-    """Return how many processes fit the memory; each holds one workflow, and two more wait for it in this one."""
+    """Return how many processes fit the memory; each holds one workflow, and one more waits."""
     return max(1, min(processors, (MEMORY_MB - PARENT_MB) // WORKER_MB))
 
 
@@ -211,7 +211,7 @@ def _replayed(
         pending: set[Future[tuple[str, WorkflowResult | str]]] = set()
         for log in logs:
             pending.add(pool.submit(_outcome, log, options, against))
-            if len(pending) >= 2 * workers:
+            if len(pending) > workers:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
         while pending:

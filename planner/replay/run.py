@@ -11,7 +11,7 @@ from apportion.compression.expand_tool import expand_schema
 from apportion.compression.store import Handle
 from apportion.errors import StoreError
 from apportion.planner.masking import EXPANSION_OUTPUT_TOKENS
-from apportion.planner.prompt import PlannedPrompt, path_of, prior_need
+from apportion.planner.prompt import STUB_TOKENS, PlannedPrompt, path_of, prior_need
 from apportion.planner.replay.billing import CacheClock, CacheSplit, Tariff, split_prompt, tariff
 from apportion.planner.replay.results import LOST_ORIGINAL, NO_OUTPUT_USAGE, NO_PROMPT_USAGE, Totals, add_pairs
 from apportion.planner.replay.run_evidence import RunEvidence
@@ -21,6 +21,9 @@ from apportion.tokens import TokenCounter, count_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from apportion.compression.store import HandleStore
     from apportion.planner.masking import TokenPrices
@@ -38,6 +41,9 @@ CALLING_KINDS = frozenset({Kind.TOOL_CALL, Kind.HANDOFF})
 
 MIN_REPLACED_TOKENS = 60
 """Smaller results are never replaced: the stub would hardly be shorter."""
+
+MIN_SCHEMAS_SAVED = 3.0
+"""The first masks of a run must leave out this many times the tokens of the expand tool's schema, which stays."""
 
 FETCH = -1
 """Stands in the prompt's column `piece` for the agent's own call of the expand tool, which no log holds."""
@@ -83,8 +89,9 @@ class RunReplay:
         store: Keeps the originals of what is replaced.
         clock: Tells which cached prompts of the workflow are alive.
         regime: How the run uses the prompt cache.
-        may_mask: Whether results may be masked: then every planned prompt offers the tool that expands them. Only a
-            planner that masks nothing goes without.
+        may_mask: Whether results may be masked. From the first mask of the run on, every planned prompt offers the
+            tool that expands them; because its schema precedes all that is cached, the first mask has to wait for a
+            call of which nothing is cached, unless the context window leaves no choice.
     """
 
     def __init__(
@@ -115,7 +122,10 @@ class RunReplay:
         self._regime = regime
         self._may_mask = may_mask
         self._counter = TokenCounter(None)
-        self._tool_tokens = 0.0
+        self._schema_tokens = 0.0
+        self._offered = False
+        self._rewritten = False
+        self._held_back: NDArray[np.bool_] | None = None
         self._overheads: dict[TokenizerFamily, float] = {}
         self._logged: list[int] = []
         self._logged_tokens = 0.0
@@ -160,15 +170,15 @@ class RunReplay:
             (self._name, self.model), call.first.started_at, self.tariff.ttl_s
         )
         self._entered = [0, 0]
-        if self.calls == 0 and self._may_mask:
-            schema = count_tokens(expand_schema())
-            self._by_kind[1][Kind.TOOL_DEFINITIONS] += schema
-            self._entered[1] += schema
         self._drop(call.kept)
         self._held = {model: (min(pieces, call.kept), rows) for model, (pieces, rows) in self._held.items()}
         self._kept_tokens = self._logged_tokens
         for position in call.added:
             self._append(position)
+        if not (self._offered or self._may_offer(call)):
+            maskable = self.prompt.column("maskable")
+            self._held_back = maskable.copy()
+            maskable[:] = False
 
     def refer(self, references: Iterable[Reference]) -> None:
         """Replace items by references to their earlier copies, which then stay whole."""
@@ -177,9 +187,15 @@ class RunReplay:
             self._replace(row, Action.REFERENCE, copy=copy)
 
     def mask(self, rows: Iterable[int]) -> None:
-        """Replace items by stubs, on the real text."""
-        for row in rows:
-            self._replace(int(row), Action.MASK)
+        """Replace items by stubs, on the real text; the first ones only where they are worth the tool's schema."""
+        if self._held_back is not None:
+            self.prompt.column("maskable")[:] = self._held_back
+            self._held_back = None
+        chosen = [int(row) for row in rows]
+        if not (self._offered or self._worth_a_tool(chosen)):
+            return
+        for row in chosen:
+            self._replace(row, Action.MASK)
 
     def drop(self, rows: Iterable[int]) -> None:
         """Leave items out without a handle: what they hold cannot come back."""
@@ -199,7 +215,7 @@ class RunReplay:
         self._count_context()
         scale = self._scale(call, overhead)
         heads = (overhead, overhead + self._tool_tokens)
-        kept = (self._kept_tokens, self._planned_tokens(self.prompt.changed_from))
+        kept = (self._kept_tokens, 0.0 if self._rewritten else self._planned_tokens(self.prompt.changed_from))
         splits = self._splits(call, heads, scale)
         self._count_prefix(kept, splits[0], call)
         output = self._output_tokens(call)
@@ -208,7 +224,7 @@ class RunReplay:
         self._note_uses(call)
         self._previous_tokens = (self._logged_tokens, self._planned_tokens())
         self._held[self.model] = (len(self._logged), len(self.prompt))
-        for key in ((self._name, self.model), (self.agent, self.model)):
+        for key in ((self._name, self.model), *self._head_keys):
             self._clock.touch(key, call.first.started_at)
         self._learn(call, overhead)
         self.calls += 1
@@ -232,6 +248,42 @@ class RunReplay:
     def _may_cache(self) -> bool:
         return self._name not in self._regime.uncached
 
+    @property
+    def _tool_tokens(self) -> float:
+        """Tokens of the expand tool's schema in the planned prompt."""
+        return self._schema_tokens if self._offered else 0.0
+
+    @property
+    def _head_keys(self) -> tuple[tuple[object, ...], tuple[object, ...]]:
+        """Under which keys the clock keeps system prompt and tool schemas: as logged, and as planned."""
+        return (self.agent, self.model), (self.agent, self.model, self._offered)
+
+    def _may_offer(self, call: LoggedCall) -> bool:
+        """Say whether the expand tool can be offered from this call on without rewriting what is cached."""
+        counted = self.known_overhead + self._planned_tokens()
+        window = self.tariff.context_window
+        if window is not None and counted > window / min(1.0, self.calibration):
+            return True
+        held = self.known_overhead + self._planned_tokens(self.cached_items)
+        if self.warm and held >= self.tariff.min_cached_tokens:
+            return False
+        now, ttl = call.first.started_at, self.tariff.ttl_s
+        bare, offering = ((self.agent, self.model, offered) for offered in (False, True))
+        head_cached = self._may_cache and self.known_overhead >= self.tariff.min_cached_tokens
+        return not (head_cached and self._clock.warm(bare, now, ttl)) or self._clock.warm(offering, now, ttl)
+
+    def _worth_a_tool(self, rows: Sequence[int]) -> bool:
+        """Begin to offer the expand tool where the first masks leave out enough; say whether it is offered."""
+        leaves = float(self.prompt.column("tokens")[list(rows)].sum()) - STUB_TOKENS * len(rows)
+        if not rows or leaves < MIN_SCHEMAS_SAVED * self._schema_tokens:
+            return False
+        self._offered = True
+        schema = count_tokens(expand_schema())
+        self._by_kind[1][Kind.TOOL_DEFINITIONS] += schema
+        self._entered[1] += schema
+        self._rewritten = True
+        return True
+
     def _use_model(self, event: Event) -> None:
         """Take over the model of a call, and with it prices and the way of counting."""
         model = event.model or self.model
@@ -242,10 +294,8 @@ class RunReplay:
         self.tariff = tariff(lookup(model) if model else None, one_hour=hour, cached=self._may_cache)
         before, self._counter = self._counter, TokenCounter(model)
         if self._may_mask:
-            self._tool_tokens = float(self._counter.estimate(expand_schema()).tokens)
-        if self.calls == 0:
-            self.known_overhead = self._tool_tokens
-        elif before.family is not self._counter.family:
+            self._schema_tokens = float(self._counter.estimate(expand_schema()).tokens)
+        if self.calls and before.family is not self._counter.family:
             self._count_anew()
 
     def _count_anew(self) -> None:
@@ -518,8 +568,10 @@ class RunReplay:
 
     def _splits(self, call: LoggedCall, heads: tuple[float, float], scale: float) -> tuple[CacheSplit, CacheSplit]:
         """Split both prompts into what the cache of the model holds and what it does not."""
-        key = (self.agent, self.model)
-        head_warm = self._may_cache and self._clock.warm(key, call.first.started_at, self.tariff.ttl_s)
+        now, ttl = call.first.started_at, self.tariff.ttl_s
+        heads_warm = [self._may_cache and self._clock.warm(key, now, ttl) for key in self._head_keys]
+        warm = (self.warm, self.warm and not self._rewritten)
+        self._rewritten = False
         pieces, _ = self._held.get(self.model, (0, 0))
         prefixes = (
             self._kept_tokens
@@ -527,9 +579,10 @@ class RunReplay:
             else sum(self._size(position)[1] for position in self._logged[:pieces]),
             self._planned_tokens(self.cached_items),
         )
+        bodies = (self._logged_tokens, self._planned_tokens())
         splits = []
-        for head, body, prefix in zip(heads, (self._logged_tokens, self._planned_tokens()), prefixes, strict=True):
-            cached = head + prefix if self.warm else head if head_warm else 0.0
+        for side, (head, body, prefix) in enumerate(zip(heads, bodies, prefixes, strict=True)):
+            cached = head + prefix if warm[side] else head if heads_warm[side] else 0.0
             splits.append(split_prompt((head + body) * scale, cached * scale, self.tariff.min_cached_tokens))
         self._held = {model: (held, min(rows, self.prompt.changed_from)) for model, (held, rows) in self._held.items()}
         return splits[0], splits[1]

@@ -113,7 +113,7 @@ def test_a_mask_rewrites_what_follows_and_leaves_a_stub_that_is_transmitted() ->
     assert costs[2].cost[1] == pytest.approx(planned * WRITE + tokens("done") * OUTPUT)
     inputs = FIRST + SIZE
     assert run.totals.transmitted == (inputs, TOOL + inputs + stub)
-    assert run.totals.kept_prefix == (FIRST + SECOND, FIRST + prefix)
+    assert run.totals.kept_prefix == (FIRST + SECOND, FIRST)  # the schema of the expand tool comes before all of it
     assert run.totals.previous_prompt == (FIRST + SECOND, FIRST + SECOND)
 
 
@@ -206,14 +206,81 @@ def test_what_cannot_be_fetched_any_more_is_not_recoverable(answer: bytes | None
     assert lost.totals.expansions == 1
 
 
-def test_the_expand_tool_is_in_every_planned_prompt_from_the_first_call_on() -> None:
-    run, costs = replay(reading(), {})
-    assert [cost.visible[1] - cost.visible[0] for cost in costs] == [TOOL] * 3
-    assert [cost.real[1] - cost.real[0] for cost in costs] == [TOOL] * 3
-    assert run.kinds[Kind.TOOL_DEFINITIONS] == (0, 3 * TOOL)
+def test_the_expand_tool_is_in_every_planned_prompt_from_the_first_mask_on() -> None:
+    run, costs = replay(reading(), {1: [2]})
+    stub = int(run.prompt.column("visible")[2])
+    change = TOOL + stub - SIZE
+    assert [cost.visible[1] - cost.visible[0] for cost in costs] == [0, change, change]
+    assert [cost.real[1] - cost.real[0] for cost in costs] == pytest.approx([0, change, change])
+    assert run.kinds[Kind.TOOL_DEFINITIONS] == (0, 2 * TOOL)
     assert run.known_overhead == TOOL
-    _, without = replay(reading(), {}, may_mask=False)
+    _, without = replay(reading(), {})
     assert [cost.visible[1] - cost.visible[0] for cost in without] == [0] * 3
+
+
+def test_first_masks_that_hardly_outweigh_the_schema_are_not_made() -> None:
+    small = "\n".join(FILE.splitlines()[:12])
+    assert 60 < tokens(small) < 3 * TOOL
+    log = log_of(
+        (Kind.USER, "please look", {}),
+        (Kind.TOOL_CALL, "{}", {"call": 0, "name": "Read", "link": "1"}),
+        (Kind.TOOL_RESULT, small, {"link": "1"}),
+        (Kind.ASSISTANT, "done", {"call": 1}),
+    )
+    _, costs = replay(log, {1: [2]})
+    assert costs[1].visible[0] == costs[1].visible[1]
+
+
+def with_usage(log: WorkflowLog, usage: Usage) -> WorkflowLog:
+    """Return the log with the same usage for every call."""
+    events = (
+        event.model_copy(update={"usage": usage}) if event.kind.written_by_model else event for event in log.events
+    )
+    return log.model_copy(update={"events": tuple(events)})
+
+
+def maskable(log: WorkflowLog, clock: CacheClock) -> list[bool]:
+    """Say for each call whether the planner may mask the result in row 2; nothing is ever masked."""
+    calls = list(logged_calls(log))
+    run = RunReplay(log, calls, store=HandleStore(), clock=clock, regime=cache_regime(calls))
+    said = []
+    for call in calls:
+        run.enter(call)
+        said.append(len(run.prompt) > 2 and bool(run.prompt.column("maskable")[2]))
+        run.mask(())
+        run.send(call)
+    assert bool(run.prompt.column("maskable")[2])
+    return said
+
+
+def test_the_first_mask_waits_until_nothing_is_cached_that_the_schema_would_rewrite() -> None:
+    later = NOON + timedelta(seconds=301)
+    assert maskable(reading(), CacheClock()) == [False, True, False]  # the first prompt is too short to be cached
+    assert maskable(reading(started_at=later), CacheClock()) == [False, True, True]
+
+
+def test_a_warm_system_prompt_of_another_run_is_not_given_up_for_the_schema() -> None:
+    later = NOON + timedelta(seconds=301)
+    log = with_usage(reading(started_at=later), Usage(input_uncached=9000, output=1))
+    calls = list(logged_calls(log))
+    for offering, may in ((False, False), (True, True)):
+        clock = CacheClock()
+        run = RunReplay(log, calls, store=HandleStore(), clock=clock, regime=cache_regime(calls))
+        for call in calls[:2]:
+            run.enter(call)
+            run.mask(())
+            run.send(call)
+        clock.touch(("main", MODEL, False), later)
+        if offering:
+            clock.touch(("main", MODEL, True), later)
+        run.enter(calls[2])
+        assert bool(run.prompt.column("maskable")[2]) is may
+
+
+def test_a_full_context_window_leaves_no_choice() -> None:
+    for prompt, may in ((100_000, False), (200_000, True)):  # of a window of 128,000
+        log = with_usage(reading(), Usage(input_uncached=prompt, output=1))
+        assert maskable(log, CacheClock())[2] is may
 
 
 def edited(*quotes: str) -> WorkflowLog:
