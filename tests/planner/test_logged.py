@@ -35,7 +35,7 @@ def test_every_call_is_in_one_leg(log: WorkflowLog, problem: Problem) -> None:
 
 
 def test_a_prompt_has_the_size_that_the_log_states_where_the_run_begins(log: WorkflowLog, problem: Problem) -> None:
-    usages = {}
+    usages: dict[str, int | None] = {}
     for event in log.events:
         if event.usage is not None:
             usages.setdefault(event.agent_run, event.usage.prompt_tokens)

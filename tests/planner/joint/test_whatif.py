@@ -76,7 +76,8 @@ def test_a_piece_that_is_left_out_shortens_the_cached_prefix(joint_problem: Join
 
 def test_more_budget_never_lowers_what_is_possible(joint_problem: JointProblem) -> None:
     for problem, plan in planned(joint_problem, range(20)):
-        for change in ({"budget_tokens": math.inf}, {"budget_usd": math.inf}):
+        changes: list[dict[str, Any]] = [{"budget_tokens": math.inf}, {"budget_usd": math.inf}]
+        for change in changes:
             comparison = plan.what_if(**change)
             assert comparison.points_range[1] >= 0
             assert comparison.points >= -0.006 * abs(comparison.after.bound) / UNITS_PER_POINT  # the second phase
