@@ -63,7 +63,7 @@ print(
 #
 # No piece of context is masked. That is not for lack of trying: the explanation below compares each piece with its
 # stub. A masked piece is fetched back with some probability, and fetching is one more call over a prompt of more than
-# 60,000 tokens. For pieces of a few hundred tokens, with eight calls at most to save on, that never pays.
+# 60,000 tokens. For pieces of a few hundred tokens, or with few calls left to save on, that does not pay here.
 
 # %%
 plan = plan_workflow(problem, deadline_ms=None, effort=STUDY)
