@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from apportion.compression.expand_tool import FOLDER
 from apportion.compression.store import Handle
 from apportion.records import Action
 
@@ -36,7 +37,7 @@ class Rendered:
     handle: Handle | None = None
 
 
-def mask(content: bytes, *, handle: Handle, name: str | None, tokens: int | None) -> bytes:
+def mask(content: bytes, *, handle: Handle, name: str | None, tokens: int | None, as_file: bool = False) -> bytes:
     """Return the one-line stub that stands for a masked content.
 
     Args:
@@ -44,9 +45,11 @@ def mask(content: bytes, *, handle: Handle, name: str | None, tokens: int | None
         handle: Its handle in the store.
         name: Tool that produced it, or `None`.
         tokens: Its size in tokens; `None` shows bytes.
+        as_file: Whether the receiver reads files: then the stub names the file that holds the original.
     """
     size = f"{len(content):,} bytes" if tokens is None else f"{tokens:,} tokens"
-    return f"[{_one_line(name)} result, {size}, left out; expand {handle}]".encode()
+    way = f"read {FOLDER}/{handle.short}" if as_file else f"expand {handle}"
+    return f"[{_one_line(name)} result, {size}, left out; {way}]".encode()
 
 
 def reference(content: bytes, *, position: int) -> bytes:
@@ -68,6 +71,7 @@ def render(
     count: Callable[[bytes], int],
     name: str | None = None,
     position: int | None = None,
+    as_file: bool = False,
 ) -> Rendered:
     """Carry out an action on a content.
 
@@ -79,6 +83,7 @@ def render(
         count: Counts the tokens of a stub.
         name: Tool that produced the content, or `None`.
         position: Number of the earlier message that holds the content; needed for `Action.REFERENCE`.
+        as_file: Whether the receiver reads files, so that a stub can name one.
 
     Raises:
         StoreError: The store is full.
@@ -92,7 +97,7 @@ def render(
     def stub(handle: Handle) -> bytes:
         if position is not None and action is Action.REFERENCE:
             return reference(content, position=position)
-        return mask(content, handle=handle, name=name, tokens=tokens)
+        return mask(content, handle=handle, name=name, tokens=tokens, as_file=as_file)
 
     expected = Handle.of(content)
     if count(stub(expected)) >= tokens:

@@ -1,7 +1,8 @@
-"""The tool by which an agent has back what was left out of its prompt.
+"""How an agent has back what was left out of its prompt: by a tool of its own that reads files, or by one of ours.
 
-Its schema is part of every prompt that offers it. Tool schemas precede everything else in a prompt, so to begin
-offering it rewrites all that is cached.
+An agent that reads files or runs commands needs nothing more: originals lie as files in `FOLDER`, and stubs name them.
+Any other agent needs our tool, whose schema is part of every prompt that offers it. Tool schemas precede everything
+else in a prompt, so to begin offering it rewrites all that is cached.
 """
 
 from __future__ import annotations
@@ -23,6 +24,29 @@ EXPAND_TOOL: Final[dict[str, Any]] = {
     },
 }
 """The tool as it is offered to a model."""
+
+
+FOLDER = ".apportion"
+"""Where originals lie for agents that read files; relative to the agent's working directory."""
+
+READING_TOOLS = frozenset(
+    {
+        "bash", "bash_command", "cat", "container.exec", "exec", "exec_command", "execute_bash", "grep", "local_shell",
+        "open", "open_file", "read", "read_file", "read_files", "read_many_files", "run_command", "run_shell_command",
+        "run_terminal_cmd", "shell", "shell_command", "str_replace_based_edit_tool", "str_replace_editor", "terminal",
+        "view", "view_file",
+    }
+)  # fmt: skip
+"""Tools of coding agents, in lower case, that read any file of the working directory or run a command that does."""
+
+
+def reads_files(tool: str | None) -> bool:
+    """Say whether a tool reads files, so that the agent that has it needs no other to expand a stub.
+
+    >>> reads_files("Read"), reads_files("get_weather"), reads_files(None)
+    (True, False, False)
+    """
+    return tool is not None and tool.lower() in READING_TOOLS
 
 
 @cache

@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 import threading
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from apportion.errors import InputError, StoreError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SHORT_DIGITS = 8
 """Hexadecimal digits of a short handle; more where two contents would share it."""
@@ -97,6 +101,31 @@ class HandleStore:
         if first < 0 or last < first:
             raise InputError(f"range {start}..{end} is not within 0..{len(content)}", hint="Count bytes from 0.")
         return content[first:last]
+
+    def write_out(self, handle: Handle | str, directory: Path) -> Path:
+        """Write an original into a directory, where an agent that reads files finds it without another tool.
+
+        Args:
+            handle: A handle, or its spelling.
+            directory: Where to; it is created if it is missing.
+
+        Returns:
+            The file: the directory, and the handle without its leading `h:`.
+
+        Raises:
+            StoreError: The handle was never given out by this store, or the file cannot be written.
+        """
+        content = self._look_up(handle)
+        short = handle.short if isinstance(handle, Handle) else handle.strip().removeprefix("h:")
+        target = directory / short
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            partial = target.with_suffix(".partial")
+            partial.write_bytes(content)
+            partial.replace(target)
+        except OSError as error:
+            raise StoreError(f"cannot write an original to {target}: {error}", hint="Name another directory") from error
+        return target
 
     def _look_up(self, handle: Handle | str) -> bytes:
         short = handle.short if isinstance(handle, Handle) else handle.strip().removeprefix("h:")

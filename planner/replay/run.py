@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.compression.actions import Rendered, render, restore
-from apportion.compression.expand_tool import expand_schema
+from apportion.compression.expand_tool import expand_schema, reads_files
 from apportion.compression.store import Handle
 from apportion.errors import StoreError
 from apportion.planner.masking import EXPANSION_OUTPUT_TOKENS
@@ -89,9 +89,10 @@ class RunReplay:
         store: Keeps the originals of what is replaced.
         clock: Tells which cached prompts of the workflow are alive.
         regime: How the run uses the prompt cache.
-        may_mask: Whether results may be masked. From the first mask of the run on, every planned prompt offers the
-            tool that expands them; because its schema precedes all that is cached, the first mask has to wait for a
-            call of which nothing is cached, unless the context window leaves no choice.
+        may_mask: Whether results may be masked. An agent that has called a tool that reads files can have them back by
+            it. Any other is offered the expand tool from its first mask on; because the schema precedes all that is
+            cached, that mask has to wait for a call of which nothing is cached, unless the context window leaves no
+            choice.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class RunReplay:
         self._counter = TokenCounter(None)
         self._schema_tokens = 0.0
         self._offered = False
+        self._reads_files = False
         self._rewritten = False
         self._held_back: NDArray[np.bool_] | None = None
         self._overheads: dict[TokenizerFamily, float] = {}
@@ -175,7 +177,7 @@ class RunReplay:
         self._kept_tokens = self._logged_tokens
         for position in call.added:
             self._append(position)
-        if not (self._offered or self._may_offer(call)):
+        if not (self._offered or self._reads_files or self._may_offer(call)):
             maskable = self.prompt.column("maskable")
             self._held_back = maskable.copy()
             maskable[:] = False
@@ -192,7 +194,7 @@ class RunReplay:
             self.prompt.column("maskable")[:] = self._held_back
             self._held_back = None
         chosen = [int(row) for row in rows]
-        if not (self._offered or self._worth_a_tool(chosen)):
+        if not (self._offered or self._reads_files or self._worth_a_tool(chosen)):
             return
         for row in chosen:
             self._replace(row, Action.MASK)
@@ -227,6 +229,7 @@ class RunReplay:
         for key in ((self._name, self.model), *self._head_keys):
             self._clock.touch(key, call.first.started_at)
         self._learn(call, overhead)
+        self._reads_files |= any(reads_files(self._events[position].name) for position in call.outputs)
         self.calls += 1
         costs = CallCosts(
             visible=(visible[0], visible[1] + extra.visible),
@@ -415,6 +418,7 @@ class RunReplay:
             count=_count_bytes,
             name=self._tools.get(event.link or "", event.name),
             position=copy,
+            as_file=self._reads_files and not self._offered,
         )
         if rendered.handle is not None and not self._comes_back(rendered, original):
             self.degraded.add(LOST_ORIGINAL)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from apportion.compression.expand_tool import expand_schema
+from apportion.compression.actions import mask
+from apportion.compression.expand_tool import FOLDER, expand_schema
 from apportion.compression.store import Handle, HandleStore
 from apportion.errors import StoreError
 from apportion.planner.planner import Reference
@@ -22,6 +23,7 @@ from apportion.tokens import count_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 MODEL = "gpt-4o"  # counted exactly by o200k_base: provider tokens equal visible tokens; caches from 1,024 tokens on
@@ -44,7 +46,7 @@ def reading(answer: str = "done", **fields: Any) -> WorkflowLog:
     """Read a file, think, and answer: three calls."""
     return log_of(
         (Kind.USER, "please look", {}),
-        (Kind.TOOL_CALL, '{"path": "f"}', {"call": 0, "name": "Read", "link": "1"}),
+        (Kind.TOOL_CALL, '{"path": "f"}', {"call": 0, "name": "lookup", "link": "1"}),
         (Kind.TOOL_RESULT, FILE, {"link": "1"}),
         (Kind.ASSISTANT, "thinking", {"call": 1}),
         (Kind.ASSISTANT, answer, {"call": 2, **fields}),
@@ -146,9 +148,9 @@ def test_an_expansion_costs_an_extra_call_and_its_tokens() -> None:
 def test_a_repeated_result_is_referred_to_and_its_first_copy_stays() -> None:
     events: tuple[tuple[Kind, str, dict[str, Any]], ...] = (
         (Kind.USER, "please look", {}),
-        (Kind.TOOL_CALL, "{}", {"call": 0, "name": "Read", "link": "1"}),
+        (Kind.TOOL_CALL, "{}", {"call": 0, "name": "lookup", "link": "1"}),
         (Kind.TOOL_RESULT, FILE, {"link": "1"}),
-        (Kind.TOOL_CALL, "{}", {"call": 1, "name": "Read", "link": "2"}),
+        (Kind.TOOL_CALL, "{}", {"call": 1, "name": "lookup", "link": "2"}),
         (Kind.TOOL_RESULT, FILE, {"link": "2"}),
         (Kind.ASSISTANT, "done", {"call": 2}),
     )
@@ -223,7 +225,7 @@ def test_first_masks_that_hardly_outweigh_the_schema_are_not_made() -> None:
     assert 60 < tokens(small) < 3 * TOOL
     log = log_of(
         (Kind.USER, "please look", {}),
-        (Kind.TOOL_CALL, "{}", {"call": 0, "name": "Read", "link": "1"}),
+        (Kind.TOOL_CALL, "{}", {"call": 0, "name": "lookup", "link": "1"}),
         (Kind.TOOL_RESULT, small, {"link": "1"}),
         (Kind.ASSISTANT, "done", {"call": 1}),
     )
@@ -398,7 +400,7 @@ def test_real_prompts_shrink_in_proportion() -> None:
     usage = Usage(input_uncached=THIRD + 1000, output=1)
     log = log_of(
         (Kind.USER, "please look", {"usage": None}),
-        (Kind.TOOL_CALL, '{"path": "f"}', {"call": 0, "name": "Read", "link": "1",
+        (Kind.TOOL_CALL, '{"path": "f"}', {"call": 0, "name": "lookup", "link": "1",
                                            "usage": Usage(input_uncached=FIRST + 1000, output=1)}),
         (Kind.TOOL_RESULT, FILE, {"link": "1"}),
         (Kind.ASSISTANT, "thinking", {"call": 1}),
@@ -421,3 +423,30 @@ def test_a_result_is_superseded_once_a_later_call_reads_or_changes_its_file() ->
     events = [*call(0, "f", "Read"), *call(1, "g", "Read"), *call(2, "f", "Edit"), (Kind.ASSISTANT, "ok", {"call": 3})]
     run, _ = replay(log_of(*events), {})
     assert run.prompt.column("superseded").tolist() == [False, True, False, False, False, False]
+
+
+def test_an_agent_that_reads_files_needs_no_other_tool_and_finds_the_original_in_a_file(tmp_path: Path) -> None:
+    def log_with(tool: str) -> WorkflowLog:
+        return log_of(
+            (Kind.USER, "please look", {}),
+            (Kind.TOOL_CALL, '{"path": "f"}', {"call": 0, "name": tool, "link": "1"}),
+            (Kind.TOOL_RESULT, FILE, {"link": "1"}),
+            (Kind.ASSISTANT, "thinking", {"call": 1}),
+            (Kind.ASSISTANT, "done", {"call": 2}),
+        )
+
+    store = HandleStore()
+    run, costs = replay(log_with("Read"), {2: [2]}, store=store)
+    stub = int(run.prompt.column("visible")[2])
+    assert costs[2].visible == (THIRD, THIRD - SIZE + stub)  # while the cache is warm, and without a schema
+    other, waits = replay(log_with("lookup"), {2: [2]})
+    assert waits[2].visible == (THIRD, THIRD)
+    assert int(other.prompt.column("visible")[2]) == SIZE
+    handle = Handle.of(FILE.encode())
+    rendered = mask(FILE.encode(), handle=handle, name="Read", tokens=SIZE, as_file=True)
+    assert count_tokens(rendered.decode()) == stub
+    folder = tmp_path / FOLDER
+    assert f"read {FOLDER}/{handle.short}" in rendered.decode()
+    assert store.write_out(handle, folder) == folder / handle.short
+    assert (folder / handle.short).read_bytes() == FILE.encode()
+    assert [path.name for path in folder.iterdir()] == [handle.short]
