@@ -296,7 +296,7 @@ def edited(*quotes: str) -> WorkflowLog:
         context.append(builder.add(kind, content, agent="main", agent_run="main", **fields).step)
 
     add(Kind.USER, "please look")
-    add(Kind.TOOL_CALL, '{"path": "f"}', call=0, name="Read", link="1")
+    add(Kind.TOOL_CALL, '{"path": "f"}', call=0, name="lookup", link="1")
     add(Kind.TOOL_RESULT, FILE, link="1")
     add(Kind.USER, "a transient reminder")
     add(Kind.ASSISTANT, quotes[0], call=1)
@@ -438,10 +438,9 @@ def test_an_agent_that_reads_files_needs_no_other_tool_and_finds_the_original_in
     store = HandleStore()
     run, costs = replay(log_with("Read"), {2: [2]}, store=store)
     stub = int(run.prompt.column("visible")[2])
-    assert costs[2].visible == (THIRD, THIRD - SIZE + stub)  # while the cache is warm, and without a schema
+    assert costs[2].visible == (THIRD, THIRD - SIZE + stub)  # and no schema
     other, waits = replay(log_with("lookup"), {2: [2]})
-    assert waits[2].visible == (THIRD, THIRD)
-    assert int(other.prompt.column("visible")[2]) == SIZE
+    assert waits[2].visible == (THIRD, THIRD - SIZE + int(other.prompt.column("visible")[2]) + TOOL)
     handle = Handle.of(FILE.encode())
     rendered = mask(FILE.encode(), handle=handle, name="Read", tokens=SIZE, as_file=True)
     assert count_tokens(rendered.decode()) == stub
