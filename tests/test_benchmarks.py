@@ -33,6 +33,41 @@ def test_a_benchmark_prints_the_machine_and_writes_its_result(tmp_path: Path) ->
     assert json.loads((tmp_path / "result.json").read_text())["rows"]
 
 
+@pytest.mark.parametrize(
+    ("script", "columns"),
+    [("joint_plan.py", {"cold cpu ms", "gap %", "true gap %"}), ("versus_greedy.py", {"rival", "gain % median"})],
+)
+def test_a_benchmark_of_the_joint_plan_runs_quickly_and_reports_its_marks(
+    script: str, columns: set[str], tmp_path: Path
+) -> None:
+    done = run(script, "--quick", "--json", tmp_path / "result.json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert columns <= result["rows"][0].keys()
+    assert result["marks"]
+    assert all(f"{mark['name']}: " in done.stdout for mark in result["marks"])
+
+
+def test_problems_from_logs_are_skipped_with_a_message_where_there_are_none(harness: Any, tmp_path: Path) -> None:
+    assert harness is not None  # puts the benchmarks on the path
+    problems = importlib.import_module("_joint_problems")
+    log = ROOT / "fixtures" / "logs" / "normalised"
+    assert problems.corpus_problems(log, 1, least_agents=10**6) == []
+    made = problems.corpus_problems(log, 1, least_agents=1)
+    assert all(problem.max_tokens and problem.agents for problem in made)
+
+
+def test_equal_seeds_draw_equal_joint_problems_and_separable_ones_hold_budgets_only(harness: Any) -> None:
+    assert harness is not None  # puts the benchmarks on the path
+    problems = importlib.import_module("_joint_problems")
+    first, again, other = (problems.joint_problem(seed, agents=4, items=5) for seed in (3, 3, 4))
+    assert first == again != other
+    assert {len(agent.uses) for agent in first.agents} == {5}
+    budgets = problems.joint_problem(3, agents=4, separable=True)
+    assert not any(agent.uses or agent.hand_backs or len(agent.variants) > 1 for agent in budgets.agents)
+    assert budgets.max_cost_nusd is None
+
+
 @pytest.fixture
 def harness(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))

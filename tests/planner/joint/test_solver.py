@@ -72,7 +72,7 @@ def middling(problem: Problem, seed: int) -> Problem:
 # (a) Limits hold, and (e) deferral respects precedence.
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(25))
 def test_plans_of_larger_problems_never_exceed_a_limit_and_defer_in_order(
     seed: int, planned: Callable[[int], tuple[Problem, Plan]]
 ) -> None:
@@ -86,7 +86,7 @@ def test_plans_of_larger_problems_never_exceed_a_limit_and_defer_in_order(
 def test_the_plan_that_a_random_problem_was_built_around_is_matched_within_the_gap(
     planned: Callable[[int], tuple[Problem, Plan]],
 ) -> None:
-    for seed in range(40):
+    for seed in range(25):
         problem, known = planned(seed)
         plan = plan_workflow(problem, deadline_ms=None)
         assert plan.bound >= known.objective, seed
@@ -219,13 +219,13 @@ def feasible(problem: Problem) -> bool:
 # (f) An engine that lies.
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def coupled(planned: Callable[[int], tuple[Problem, Plan]]) -> list[Problem]:
     """Return problems whose limits bind, so that CP-SAT is asked."""
-    problems = [middling(planned(seed)[0], seed) for seed in range(12)]
+    problems = [middling(planned(seed)[0], seed) for seed in range(10)]
     found = [problem for problem in problems if (plan := planned_or_infeasible(problem)) is not None and plan.prices]
     assert len(found) >= 4
-    return found
+    return found[:5]
 
 
 def nonsense(compiled: Any) -> Choice:
