@@ -251,7 +251,7 @@ class WorkflowPlanner:
         They have not been sent yet, so no cached prefix changes, and the receiver has the text: this is never dearer.
         """
         prompt = ask.prompt
-        new = (prompt.column("born") == ask.call) & (prompt.column("copy") >= 0) & prompt.column("maskable")
+        new = (prompt.column("born") == ask.call) & (prompt.column("copy") >= 0)
         new &= prompt.column("tokens") > REFERENCE_TOKENS
         found = (Reference(int(row), int(prompt.column("copy")[row])) for row in np.flatnonzero(new))
         return tuple(reference for reference in found if prompt.whole(reference.copy))
