@@ -239,7 +239,9 @@ class WorkflowPlanner:
         if not self.options.enabled:
             return InvocationPlan(MaskPlan.nothing(), (), None, "OFF", None, ())
         references = self.plan_references(ask)
-        masks = self.plan_jointly(ask, references) or self.plan_masks(ask, references)
+        masks, joint = self.plan_masks(ask, references), self.plan_jointly(ask, references)
+        if joint is not None and not masks.forced and joint.saved_tokens > masks.saved_tokens:
+            masks = joint
         degraded = (self._forced_by(ask, references),) if masks.forced else ()
         prompt_tokens = ask.overhead_tokens + float(tokens_with(ask.prompt, references).sum()) - masks.saved_tokens
         allocated, status, gap, reasons = self._plan_budget(ask, prompt_tokens)
