@@ -157,7 +157,7 @@ def test_a_repeated_result_is_referred_to_and_its_first_copy_stays() -> None:
     assert costs[2].visible[0] - costs[2].visible[1] > 0.9 * SIZE
     assert run.prompt.column("maskable").tolist() == [False] * 5
     stub = int(run.prompt.column("visible")[4])
-    assert run.totals.transmitted == (FIRST + 2 * SIZE, TOOL + FIRST + SIZE + stub)
+    assert run.totals.transmitted == (FIRST + 2 * SIZE, FIRST + SIZE + stub)
     whole, costs = replay(log_of(*events), {}, may_mask=False)
     assert costs[2].visible[0] == costs[2].visible[1]
     assert whole.prompt.column("copy")[4] == 2
