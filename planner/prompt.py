@@ -197,8 +197,9 @@ def need_after(
 def prior_need(tokens: float, *, tool: str | None, handed_back: bool, sub_agent: bool = False) -> float:
     """Return the probability, right after it was first sent, that a tool result is quoted again later, in [0, 1].
 
-    A logistic regression on the size and on what is known of any coding agent, fitted to logs of three of them by
-    `benchmarks/prior_need.py`, which also tests it on each source with the others' fit. Higher for what a search, the
+    A logistic regression on the size and on what is known of any coding agent, fitted once to samples of five sources
+    and rounded; `benchmarks/prior_need.py` prints measured shares. Fitted without a source and tested on it, it ranked
+    results better than size, age and uses alone on each of the five (docs/replay.md). Higher for what a search, the
     web or a sub-agent brought, which is read once and quoted; lower in a sub-agent, which soon ends.
     """
     odds = -2.1 + 0.87 * math.log10(max(tokens, 1.0)) - 1.4 * sub_agent

@@ -184,6 +184,7 @@ class RunReplay:
 
     def refer(self, references: Iterable[Reference]) -> None:
         """Replace items by references to their earlier copies, which then stay whole."""
+        self._release()
         for row, copy in references:
             self.prompt.pin(copy)
             if self._held_back is not None:
@@ -192,14 +193,18 @@ class RunReplay:
 
     def mask(self, rows: Iterable[int]) -> None:
         """Replace items by stubs, on the real text; the first ones only where they are worth the tool's schema."""
-        if self._held_back is not None:
-            self.prompt.column("maskable")[:] = self._held_back
-            self._held_back = None
+        self._release()
         chosen = [int(row) for row in rows]
         if not (self._offered or self._reads_files or self._worth_a_tool(chosen)):
             return
         for row in chosen:
             self._replace(row, Action.MASK)
+
+    def _release(self) -> None:
+        """Give back what was held back from the plan; what is pinned from now on stays pinned."""
+        if self._held_back is not None:
+            self.prompt.column("maskable")[:] = self._held_back
+            self._held_back = None
 
     def drop(self, rows: Iterable[int]) -> None:
         """Leave items out without a handle: what they hold cannot come back."""
