@@ -220,6 +220,22 @@ def test_the_expand_tool_is_in_every_planned_prompt_from_the_first_mask_on() -> 
     assert [cost.visible[1] - cost.visible[0] for cost in without] == [0] * 3
 
 
+def test_offering_the_tool_while_the_prompt_is_cached_writes_all_of_it_again() -> None:
+    log = log_of(
+        (Kind.USER, FILE[::-1], {}),
+        (Kind.TOOL_CALL, "{}", {"call": 0, "name": "Read", "link": "1"}),
+        (Kind.TOOL_RESULT, FILE, {"link": "1"}),
+        (Kind.ASSISTANT, "thinking", {"call": 1}),
+        (Kind.ASSISTANT, "done", {"call": 2}),
+    )
+    run, costs = replay(log, {1: [2]})
+    planned = costs[1].visible[1]
+    assert costs[1].cost[1] == pytest.approx(planned * WRITE + tokens("thinking") * OUTPUT)
+    rest = tokens("thinking")
+    assert costs[2].cost[1] == pytest.approx(planned * READ + rest * WRITE + tokens("done") * OUTPUT)
+    assert run.totals.kept_prefix[1] == planned  # nothing of the first prompt
+
+
 def test_first_masks_that_hardly_outweigh_the_schema_are_not_made() -> None:
     small = "\n".join(FILE.splitlines()[:12])
     assert 60 < tokens(small) < 3 * TOOL
