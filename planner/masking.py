@@ -21,8 +21,8 @@ wrong: what it costs at once, plus what the expansion of its dearest item costs 
 these calls save for sure, must be covered by what planning has saved so far and a small share of the bill
 (`Solvency`). Where the best break cannot be afforded, later ones are tried, which rewrite less.
 
-Waiting until a break is worth 1.5 times what it rewrites was tried on samples of four sources of logs: it changed tokens
-by at most 0.9 points and the bill by 0.1.
+Waiting until a break is worth 1.5 times what it rewrites was tried on samples of four sources of logs: it changed
+tokens by at most 0.9 points and the bill by 0.1.
 """
 
 from __future__ import annotations

@@ -57,8 +57,8 @@ TINY_NEED = 0.05
 REMAINING_CALLS = {"main": 30.0, "sub": 7.0}
 """Expected later calls with the same context, for main agents and sub-agents.
 
-Samples of five sources had 14 to 91 on average for main agents up to their 60th call, with little trend, and 3 to 12 for
-sub-agents in their first 15.
+Samples of five sources had 14 to 91 on average for main agents up to their 60th call, with little trend, and 3 to 12
+for sub-agents in their first 15.
 """
 
 BUDGET_USED_UP = "budget used up: the next prompt does not fit what is left"

@@ -187,8 +187,6 @@ class RunReplay:
         self._release()
         for row, copy in references:
             self.prompt.pin(copy)
-            if self._held_back is not None:
-                self._held_back[[row, copy]] = False
             self._replace(row, Action.REFERENCE, copy=copy)
 
     def mask(self, rows: Iterable[int]) -> None:
