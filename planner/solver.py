@@ -45,8 +45,8 @@ DEADLINE_MS = 50.0
 GAP = 0.01
 """Certified gap at which the first answer is good enough."""
 
-TOLERANCE = 0.005
-"""Share of the bound that may be given up for a lower bill: demand forecasts are not sharper than that."""
+CONCEDED = 0.5
+"""Part of the wanted gap that may be given up for a lower bill: demand forecasts are not sharper than that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,8 +257,11 @@ class Search:
             upper=self.bound,
             deterministic_time=max(self.effort.exact, FEW_TIME if self.few else 0.0),
         )
+        refused = answer.status in {"INFEASIBLE", "MODEL_INVALID"} and self.choice is not None
         if answer.complaints:
             self.degraded += answer.complaints
+        elif refused:
+            self.degraded.append(f"CP-SAT says {answer.status} of a problem for which a plan is known")
         elif answer.choice is not None and self._offer(answer.choice):
             self.source = "cp-sat"
 
@@ -341,7 +344,8 @@ class Search:
         """Keep a choice if it can be carried out and is worth more than what is known."""
         if choice is None or violations(self.compiled, choice):
             return False
-        choice = fill_work(self.compiled, choice)
+        bare = choice._replace(quanta=(0,) * len(choice.quanta))
+        choice = max((fill_work(self.compiled, start) for start in (choice, bare)), key=self._worth)
         if self.choice is not None and value(self.compiled, choice) <= value(self.compiled, self.choice):
             return False
         self.choice = choice
@@ -365,13 +369,16 @@ class Search:
             answer = master.best(least, limit=limit, gap=self.effort.gap / 4, hint=self.choice)
         self._offer(answer.choice)
 
+    def _worth(self, choice: Choice) -> int:
+        return value(self.compiled, choice)
+
     # Second phase: cost.
 
     def lower_cost(self) -> None:
         """Look for a cheaper plan that is worth nearly as much, and bound how cheap one can be."""
         assert self.choice is not None
         worth = value(self.compiled, self.choice)
-        least = min(worth, self.bound - int(TOLERANCE * abs(self.bound)))
+        least = min(worth, self.bound - int(self.gap_wanted * CONCEDED * abs(self.bound)))
         self.least_value = least
         prices, weights = self._prices_of_cost(least)
         master = self.master

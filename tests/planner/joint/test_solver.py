@@ -266,7 +266,6 @@ def test_a_whole_model_that_claims_to_have_no_plan_is_refuted(
         require_valid(problem, plan_workflow(problem, deadline_ms=None, effort=THOROUGH))
 
 
-@pytest.mark.xfail(strict=True, reason="Search._solve_whole passes over a refusal that a known plan refutes")
 @pytest.mark.parametrize("status", ["INFEASIBLE", "MODEL_INVALID"])
 def test_a_refusal_of_the_whole_model_that_a_plan_refutes_is_reported_as_degraded(
     status: Any, coupled: list[Problem], monkeypatch: pytest.MonkeyPatch
