@@ -223,7 +223,7 @@ def test_the_expand_tool_is_in_every_planned_prompt_from_the_first_mask_on() -> 
 def test_offering_the_tool_while_the_prompt_is_cached_writes_all_of_it_again() -> None:
     log = log_of(
         (Kind.USER, FILE[::-1], {}),
-        (Kind.TOOL_CALL, "{}", {"call": 0, "name": "Read", "link": "1"}),
+        (Kind.TOOL_CALL, "{}", {"call": 0, "name": "Lookup", "link": "1"}),
         (Kind.TOOL_RESULT, FILE, {"link": "1"}),
         (Kind.ASSISTANT, "thinking", {"call": 1}),
         (Kind.ASSISTANT, "done", {"call": 2}),
