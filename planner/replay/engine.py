@@ -39,8 +39,8 @@ IN_PROCESS_BYTES = 4 * 1024 * 1024
 MEMORY_MB = 1000
 """Memory that a replay takes at most, unless more processes are asked for."""
 
-PARENT_MB = 250
-WORKER_MB = 350
+PARENT_MB = 230
+WORKER_MB = 390
 """Largest resident memory of the process that reads the logs, and of one that replays them, measured on the corpus."""
 
 

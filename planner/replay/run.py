@@ -22,9 +22,6 @@ from apportion.tokens import TokenCounter, count_tokens
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from apportion.compression.store import HandleStore
     from apportion.planner.masking import TokenPrices
     from apportion.planner.planner import Reference
@@ -114,6 +111,8 @@ class RunReplay:
         self.known_overhead = 0.0
         self.calibration = 1.0
         self.warm = False
+        self.may_mask_now = False
+        """Whether masks may be made before this call: the expand tool is offered, or can be without a rewrite."""
         self.model: str | None = None
         self.tariff: Tariff = tariff(None)
         self._name = calls[0].first.agent_run
@@ -127,7 +126,6 @@ class RunReplay:
         self._offered = False
         self._reads_files = False
         self._rewritten = False
-        self._held_back: NDArray[np.bool_] | None = None
         self._overheads: dict[TokenizerFamily, float] = {}
         self._logged: list[int] = []
         self._logged_tokens = 0.0
@@ -177,32 +175,21 @@ class RunReplay:
         self._kept_tokens = self._logged_tokens
         for position in call.added:
             self._append(position)
-        if not (self._offered or self._reads_files or self._may_offer(call)):
-            maskable = self.prompt.column("maskable")
-            self._held_back = maskable.copy()
-            maskable[:] = False
+        self.may_mask_now = self._may_mask and (self._offered or self._reads_files or self._may_offer(call))
 
     def refer(self, references: Iterable[Reference]) -> None:
         """Replace items by references to their earlier copies, which then stay whole."""
-        self._release()
         for row, copy in references:
             self.prompt.pin(copy)
             self._replace(row, Action.REFERENCE, copy=copy)
 
     def mask(self, rows: Iterable[int]) -> None:
         """Replace items by stubs, on the real text; the first ones only where they are worth the tool's schema."""
-        self._release()
         chosen = [int(row) for row in rows]
         if not (self._offered or self._reads_files or self._worth_a_tool(chosen)):
             return
         for row in chosen:
             self._replace(row, Action.MASK)
-
-    def _release(self) -> None:
-        """Give back what was held back from the plan; what is pinned from now on stays pinned."""
-        if self._held_back is not None:
-            self.prompt.column("maskable")[:] = self._held_back
-            self._held_back = None
 
     def drop(self, rows: Iterable[int]) -> None:
         """Leave items out without a handle: what they hold cannot come back."""

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 
 from apportion.compression.store import HandleStore
 from apportion.planner.budgets.solver import solve_budget
-from apportion.planner.planner import Invocation, InvocationPlan, PlannerMaker, PlanOptions, Used, WorkflowPlanner
+from apportion.planner.planner import (
+    REMAINING_CALLS,
+    Invocation,
+    InvocationPlan,
+    PlannerMaker,
+    PlanOptions,
+    Used,
+    WorkflowPlanner,
+)
 from apportion.planner.replay.baselines import BASELINES
 from apportion.planner.replay.billing import CacheClock
 from apportion.planner.replay.context import LoggedCall, logged_calls
@@ -100,7 +108,7 @@ class _WorkflowReplay:
         plan = self.planner.before(self._invocation(run, call))
         milliseconds = (time.perf_counter() - began) * 1e3
         run.refer(plan.references)
-        run.mask(plan.masks.items)
+        run.mask(plan.masks.items if run.may_mask_now or plan.masks.forced or self._tokens_short(run, call) else ())
         run.drop(plan.dropped)
         costs = run.send(call)
         self._note_plan(plan, milliseconds)
@@ -133,6 +141,14 @@ class _WorkflowReplay:
             context_window=run.tariff.context_window,
             calibration=run.calibration,
         )
+
+    def _tokens_short(self, run: RunReplay, call: LoggedCall) -> bool:
+        """Say whether a token limit is likely to bind: then the tokens of a mask count for more than a rewrite."""
+        limit = self.options.budget.max_tokens
+        if limit is None:
+            return False
+        prompt_tokens = run.known_overhead + float(run.prompt.column("tokens").sum())
+        return self.result.tokens_used[1] + prompt_tokens * (1.0 + REMAINING_CALLS[_role(call)]) > limit
 
     def _note_plan(self, plan: InvocationPlan, milliseconds: float) -> None:
         self.result.plans.append(PlanFigures(milliseconds, plan.status, plan.gap, plan.degraded))

@@ -271,7 +271,7 @@ def test_asking_for_more_never_saves_clearly_less_and_is_not_dearer(sessions: li
     reached = [saved(sessions, PlanOptions(target_reduction=target)) for target in (None, 0.01, 0.4, 0.6, 0.9)]
     for (fewer, _), (more, bills) in pairwise(reached):
         assert all(high > low - 0.01 for low, high in zip(fewer, more, strict=True))
-        assert min(bills) >= -0.01  # the schema of the expand tool is charged even where nothing is masked
+        assert min(bills) >= -0.01
     assert sum(reached[-1][0]) > sum(reached[0][0])
 
 
@@ -287,3 +287,24 @@ def test_a_token_budget_that_binds_changes_what_is_sent(sessions: list[WorkflowL
     assert bound != free
     assert sum(bound) > sum(free)
     assert min(bills) >= -0.02
+
+
+def test_masks_wait_until_the_cache_is_cold_unless_a_token_limit_is_likely_to_bind() -> None:
+    begin = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def dense(**options: Any) -> WorkflowResult:
+        steps: list[tuple[Kind, str, dict[str, Any]]] = [(Kind.USER, "task", {})]
+        for call, word in enumerate(WORDS):
+            steps.append((Kind.TOOL_CALL, "{}", {"call": call, "name": "Lookup", "link": word, "started_at": begin}))
+            steps.append((Kind.TOOL_RESULT, long_result(word), {"link": word}))
+        steps.extend(
+            (Kind.ASSISTANT, f"thinking further {call}", {"call": call, "started_at": begin})
+            for call in range(len(WORDS), 41)
+        )
+        return replay_workflow(session(*steps), PlanOptions(**options))
+
+    warm = dense()
+    assert warm.totals.visible[0] == warm.totals.visible[1]
+    assert warm.totals.bill[0] == warm.totals.bill[1]
+    limited = dense(budget=Budget(max_tokens=int(warm.tokens_used[0] * 0.7)))
+    assert limited.totals.visible[1] < limited.totals.visible[0]
