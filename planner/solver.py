@@ -45,6 +45,9 @@ DEADLINE_MS = 50.0
 GAP = 0.01
 """Certified gap at which the first answer is good enough."""
 
+COST_GAP = 1e-6
+"""CP-SAT's own gap at which the second phase stops; the deterministic time ends it sooner where that is hard."""
+
 CONCEDED = 0.5
 """Part of the wanted gap that may be given up for a lower bill: demand forecasts are not sharper than that."""
 
@@ -386,7 +389,7 @@ class Search:
             master = self._master_of_cost(prices, weights, least)
         if self.clock.over:
             return
-        answer = master.cheapest(least, limit=self._limits(self.effort.cheapen), gap=self.effort.gap, hint=self.choice)
+        answer = master.cheapest(least, limit=self._limits(self.effort.cheapen), gap=COST_GAP, hint=self.choice)
         better = answer.choice
         if better is None or violations(self.compiled, better) or value(self.compiled, better) < least:
             return
