@@ -151,6 +151,7 @@ class Replanner:
         self._search.maximise_value()
         if not self._search.clock.over:
             self._search.lower_cost()
+        self._search.settle()
         return finish(self.problem, self._search)
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from apportion.errors import PlanError
-from apportion.planner.choice import Choice, cost, from_plan, to_plan, value, violations
+from apportion.planner.choice import Choice, cost, from_plan, latency_ms, to_plan, value, violations
 from apportion.planner.columns import Pool, reduced_values, select
 from apportion.planner.compiled import compile_problem
 from apportion.planner.dual import BOUND_SOURCE, VALUE, Dual, Prices, Pricing, Weights
@@ -135,6 +135,7 @@ class Search:
         self.prices = self.dual.zero()
         self.bound = 2**62
         self.choice: Choice | None = None
+        self.running: Choice | None = None
         self.least_value: int | None = None
         self.cost_bound: int | None = None
         self.source: Source = "columns"
@@ -144,6 +145,7 @@ class Search:
     def start_from(self, plan: Plan | None) -> None:
         """Keep a running plan as long as nothing better is found."""
         choice = None if plan is None else from_plan(self.compiled, plan)
+        self.running = choice
         if choice is not None and not violations(self.compiled, choice):
             self.choice = choice
             self.pool.add_choice(choice)
@@ -375,6 +377,38 @@ class Search:
     def _worth(self, choice: Choice) -> int:
         return value(self.compiled, choice)
 
+    # Third and fourth phase: latency, and staying with the running plan.
+
+    def settle(self) -> None:
+        """Use the memory for what saves most time; in a thorough search, look for the fastest and most stable plan."""
+        assert self.choice is not None
+        self.choice = preload_what_helps(self.compiled, self.choice)
+        if not self.effort.exact or self.many or self.clock.over:
+            return
+        from apportion.planner.exact import lower_latency, stay_close
+
+        least = value(self.compiled, self.choice) if self.least_value is None else self.least_value
+        most_cost = cost(self.compiled, self.choice)
+        time_limit = self.effort.exact / 5.0
+        faster = lower_latency(
+            self.compiled, start=self.choice, least_value=least, most_cost=most_cost, deterministic_time=time_limit
+        )
+        if faster.choice is not None and not faster.complaints:
+            self.choice = faster.choice
+        if self.running is None:
+            return
+        closer = stay_close(
+            self.compiled,
+            start=self.choice,
+            running=self.running,
+            least_value=least,
+            most_cost=most_cost,
+            most_latency_ms=latency_ms(self.compiled, self.choice),
+            deterministic_time=time_limit,
+        )
+        if closer.choice is not None and not closer.complaints:
+            self.choice = closer.choice
+
     # Second phase: cost.
 
     def lower_cost(self) -> None:
@@ -481,6 +515,7 @@ def plan_workflow(
     search.maximise_value()
     if not clock.over:
         search.lower_cost()
+    search.settle()
     return finish(problem, search)
 
 
@@ -504,7 +539,7 @@ def finish(problem: Problem, search: Search) -> Plan:
     plan = to_plan(
         problem,
         search.compiled,
-        preload_what_helps(search.compiled, search.choice),
+        search.choice,
         bound=search.bound,
         bound_source=BOUND_SOURCE,
         cost_bound=search.cost_bound,
