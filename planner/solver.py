@@ -5,7 +5,8 @@
     3. The linear relaxation of the master problem moves the prices; the dynamic programs of the agents turn them into
        a tighter bound and better columns (`master`, column generation).
     4. CP-SAT is asked for a plan within the wanted gap of the bound. If it refuses, the pool is widened.
-    5. Second phase: among plans of nearly that value, CP-SAT looks for a cheap one.
+    5. Second phase: among plans of nearly that value, CP-SAT looks for a cheap one. Then memory goes to what saves most
+       time; a thorough search asks for the fastest plan of that value and cost, and for the one nearest to the running.
     6. Whatever comes out passes a validator that shares no code with this.
 
 A plan that fits always exists or its absence is proved (`elastic`). Nothing depends on the clock but the deadline, and
