@@ -144,23 +144,26 @@ class Pool(Visit):
         present = [group[group != NO_LIMIT] for group in groups]
         return [group for group in present if group.size]
 
-    def add_around(self, prices: Prices, weights: Weights, pricing: Pricing) -> None:
+    def add_around(self, prices: Prices, weights: Weights, pricing: Pricing, *, far: bool = True) -> None:
         """Add columns at multiples of some prices, and neighbours of the best columns that differ in one slot.
 
         Args:
             prices: The prices.
             weights: Their objective.
             pricing: What agents do at these prices, latency obeyed.
+            far: Whether to look at multiples of the prices, too; once is enough.
         """
+        self(pricing)
+        self._add_neighbours(prices, weights, pricing.options)
+        if not far:
+            return
         grid = np.array(SCALINGS)[:, None] * prices.limits
         links = [prices.links, np.zeros_like(prices.links)] if prices.links.any() else [prices.links]
         for charge in links:
             for options in self.dual.sweep(grid, charge, weights):
                 self.add(self._all, options)
-        self(pricing)
         if self._compiled.memory_limit != NO_LIMIT:
             self(self.dual.price(self.without_preload(prices), weights, latency=True))
-        self._add_neighbours(prices, weights, pricing.options)
 
     def _add_neighbours(self, prices: Prices, weights: Weights, best: Ints) -> None:
         options = self.dual.reduced(prices, weights).options

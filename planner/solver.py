@@ -40,8 +40,11 @@ if TYPE_CHECKING:
     from apportion.planner.plan import Plan, Source, Stop
     from apportion.planner.problem import Problem
 
-DEADLINE_MS = 50.0
-"""A planner that is asked before every invocation must not be waited for longer."""
+DEADLINE_MS = 250.0
+"""Long enough for nearly every plan of ten agents to be finished, and short beside a model call of some seconds.
+
+A plan that is cut short falls back to one that only fits, which is far worse than one that is a little late.
+"""
 
 GAP = 0.01
 """Certified gap at which the first answer is good enough."""
@@ -185,7 +188,7 @@ class Search:
             steps = self.effort.steps * (MANY_STEPS if self.many else 1)
             self._descend(self.dual.start(VALUE), steps=steps, latency=self.many)
             self.pool.add_frugal()
-            self._price(self.prices)
+            self._price(self.prices, far=True)
             self._generate_columns()
         if self.choice is None:
             self._fall_back()
@@ -211,7 +214,7 @@ class Search:
                 support = rows[relaxed.columns > TORN]
                 between = _between(self.prices, relaxed.prices)
                 self._price(relaxed.prices)
-                self._price(between, around=False)
+                self._price(between)
                 if self.many:
                     self._descend(self.prices, steps=self.effort.steps, latency=True)
             near = relaxed is not None and self.bound - relaxed.objective <= self.gap_wanted / 2 * abs(self.bound)
@@ -275,7 +278,7 @@ class Search:
         """Find any plan that fits, or prove that there is none; then look for a better one on the whole model."""
         from apportion.planner.elastic import find_floor
 
-        self.choice = find_floor(self.compiled)
+        self._offer(find_floor(self.compiled))
         self.source = "floor"
         if not self.clock.over:
             self._solve_whole()
@@ -312,14 +315,11 @@ class Search:
         prices, pricing = self.dual.descend(start, steps=steps, latency=latency, visit=self.pool)
         self._lower_bound(prices, pricing.bound)
 
-    def _price(self, prices: Prices, *, around: bool = True) -> None:
+    def _price(self, prices: Prices, *, far: bool = False) -> None:
         """Let the agents answer some prices: a bound, the best columns, and others around them."""
         pricing = self.dual.price(prices, VALUE, latency=True)
         self._lower_bound(prices, pricing.bound)
-        if around:
-            self.pool.add_around(prices, VALUE, pricing)
-        else:
-            self.pool(pricing)
+        self.pool.add_around(prices, VALUE, pricing, far=far)
 
     def _lower_bound(self, prices: Prices, bound: float) -> None:
         """Take note of a bound; it is rounded up, so that rounding in doubles cannot make it wrong."""
