@@ -84,6 +84,11 @@ class Interrupts:
         self._timer = timer
         self._pressed: float | None = None
 
+    @property
+    def pressed(self) -> bool:
+        """Whether Ctrl-C was pressed."""
+        return self._pressed is not None
+
     def press(self, _number: int = signal.SIGINT, _frame: FrameType | None = None) -> None:
         """Take a press of Ctrl-C.
 
@@ -128,7 +133,8 @@ def interrupts() -> Iterator[Interrupts]:
     try:
         yield found
     finally:
-        signal.signal(signal.SIGINT, before)
+        # After a press the command is over: the last of several quick presses must not kill it while Python ends.
+        signal.signal(signal.SIGINT, signal.SIG_IGN if found.pressed else before)
 
 
 @contextmanager
