@@ -182,6 +182,20 @@ class Compiled:
         """Return the modes of an agent."""
         return range(int(self.first_mode[agent]), int(self.first_mode[agent + 1]))
 
+    def work_rows(self, mode: int) -> list[tuple[int, int]]:
+        """Return the limits that a work quantum of a mode counts against, and how much of each it takes."""
+        agent = int(self.agent_of[mode])
+        stage = int(self.stage_of[agent])
+        cost = int(self.quantum_cost[mode])
+        rows = (
+            (self.tokens_limit, QUANTUM_TOKENS),
+            (int(self.stage_tokens_limit[stage]), QUANTUM_TOKENS),
+            (int(self.window_limit[agent]), QUANTUM_TOKENS),
+            (self.cost_limit, cost),
+            (int(self.stage_cost_limit[stage]), cost),
+        )
+        return [(row, amount) for row, amount in rows if row != NO_LIMIT]
+
     @property
     def hand_back_slot(self) -> int:
         """The slot of handing back: the last one of all modes."""

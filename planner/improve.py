@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from apportion.planner.budgets.problem import QUANTUM_TOKENS
 from apportion.planner.choice import DEFERRED, Choice, usage
-from apportion.planner.compiled import NO_LIMIT
 
 if TYPE_CHECKING:
     from apportion.planner.compiled import Compiled
@@ -35,7 +33,7 @@ def fill_work(compiled: Compiled, choice: Choice) -> Choice:
     for _, agent, room in sorted(open_segments):
         if agent in blocked:
             continue
-        rows = _work_rows(compiled, agent, choice.modes[agent])
+        rows = compiled.work_rows(choice.modes[agent])
         most = min([room, *[left[row] // amount for row, amount in rows if amount]])
         if most < room:
             blocked.add(agent)
@@ -44,20 +42,6 @@ def fill_work(compiled: Compiled, choice: Choice) -> Choice:
             for row, amount in rows:
                 left[row] -= most * amount
     return choice._replace(quanta=tuple(quanta))
-
-
-def _work_rows(compiled: Compiled, agent: int, mode: int) -> list[tuple[int, int]]:
-    """Return the limits that a work quantum of an agent counts against, and how much."""
-    stage = int(compiled.stage_of[agent])
-    cost = int(compiled.quantum_cost[mode])
-    rows = (
-        (compiled.tokens_limit, QUANTUM_TOKENS),
-        (int(compiled.stage_tokens_limit[stage]), QUANTUM_TOKENS),
-        (int(compiled.window_limit[agent]), QUANTUM_TOKENS),
-        (compiled.cost_limit, cost),
-        (int(compiled.stage_cost_limit[stage]), cost),
-    )
-    return [(row, amount) for row, amount in rows if row != NO_LIMIT]
 
 
 def preload_what_helps(compiled: Compiled, choice: Choice) -> Choice:

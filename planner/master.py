@@ -223,21 +223,10 @@ class Master:
         return segments
 
     def _consume_work(self, mode: int, variable: int, slope: int) -> None:
-        compiled = self._compiled
-        agent = int(compiled.agent_of[mode])
-        stage = int(compiled.stage_of[agent])
-        cost = int(compiled.quantum_cost[mode])
         self._term(self._value, variable, slope)
-        self._term(self._cost, variable, cost)
-        for row, amount in (
-            (compiled.tokens_limit, QUANTUM_TOKENS),
-            (int(compiled.stage_tokens_limit[stage]), QUANTUM_TOKENS),
-            (int(compiled.window_limit[agent]), QUANTUM_TOKENS),
-            (compiled.cost_limit, cost),
-            (int(compiled.stage_cost_limit[stage]), cost),
-        ):
-            if row != NO_LIMIT:
-                self._term(self._limits[row], variable, amount)
+        self._term(self._cost, variable, int(self._compiled.quantum_cost[mode]))
+        for row, amount in self._compiled.work_rows(mode):
+            self._term(self._limits[row], variable, amount)
 
     def _add_links(self) -> None:
         """Let columns need what others give."""
