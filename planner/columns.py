@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from apportion.planner.compiled import KEEP, NO_LIMIT
-from apportion.planner.dual import VALUE, Prices, Pricing, Visit, Weights
+from apportion.planner.dual import VALUE, Prices, Pricing, Weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +70,7 @@ class Columns(NamedTuple):
         return Columns(*[part[rows] for part in self])  # type: ignore[arg-type]
 
 
-class Pool(Visit):
+class Pool:
     """Collects columns while prices move, and lays them out.
 
     Args:

@@ -23,7 +23,7 @@ least value, cost.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -43,6 +43,8 @@ BOUND_SOURCE = "lagrangian dual"
 
 
 STUCK = 10
+"""Steps without a lower bound after which the target of the steps is moved closer."""
+
 GRID = (0.0, 0.1, 0.2, 0.35, 0.6, 1.0)
 """Shares of the whole value that a limit as a whole may cost: where prices begin."""
 
@@ -424,12 +426,12 @@ class Dual:
         return worth / amounts, np.full(self.link_count, worth / max(1, len(self._starts)) / 10.0)
 
 
-class Visit:
+class Visit(Protocol):
     """Is shown the pricings on the way to good prices."""
 
     def __call__(self, pricing: Pricing, /) -> None:
         """Take note of a pricing."""
-        raise NotImplementedError
+        ...
 
 
 class _Floats(NamedTuple):
