@@ -264,10 +264,12 @@ class WorkflowPlanner:
         What leaves this prompt, and what it and all others may still use, are one problem then; see
         `invocation_problem`. A plan that is expected to be dearer than doing nothing is not taken.
         """
+        limit = self._tokens_left()
+        if limit is None:
+            return None
         state = self._prompt_state(ask, references)
         prompt_tokens = ask.overhead_tokens + float(state.tokens.sum())
-        limit = self._tokens_left()
-        if limit is None or not self._binding(ask, prompt_tokens) or _beyond_window(ask, prompt_tokens) > 0:
+        if not self._binding(ask, prompt_tokens) or _beyond_window(ask, prompt_tokens) > 0:
             return None
         growth, output = self._demand.per_call(ask.role, history=self._history[ask.role])
         others = [
