@@ -8,7 +8,6 @@ the old model with other right-hand sides (`Replanner`).
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from apportion.errors import ProblemError
@@ -148,10 +147,7 @@ class Replanner:
         return self.plan
 
     def _planned(self) -> Plan:
-        self._search.maximise_value()
-        if not self._search.clock.over:
-            self._search.lower_cost()
-        self._search.settle()
+        self._search.run()
         return finish(self.problem, self._search)
 
 
@@ -177,6 +173,6 @@ def _amounts(search: Search, problem: Problem) -> list[int]:
 
 def _same_rows(search: Search, problem: Problem) -> bool:
     """Say whether the limits that a problem states are those that were compiled."""
-    names = Counter(limit.name for limit in search.compiled.limits)
+    names = {limit.name for limit in search.compiled.limits}
     stated = {"tokens": problem.spendable_tokens, "cost": problem.max_cost_nusd}
-    return all((amount is not None) == bool(names[name]) for name, amount in stated.items())
+    return all((amount is not None) == (name in names) for name, amount in stated.items())

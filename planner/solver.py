@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -114,6 +115,13 @@ NEARLY_TORN = 40
 EXCHANGE_RATES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Where the second phase looks for what a unit of value may cost, as multiples of the plan's average."""
 
+SOLVERS = (
+    "ortools.sat.python.cp_model_helper",
+    "ortools.linear_solver.python.model_builder_helper",
+    "scipy.sparse",
+)
+"""What the search loads on first use."""
+
 QUICK = Effort()
 """For an answer before an invocation."""
 
@@ -171,6 +179,12 @@ class Search:
         self.source, self.degraded = "columns", []
         if self.master is not None:
             self.master.change_limits(amounts)
+
+    def run(self) -> None:
+        """Look for a plan of much value, and then for a cheap one of nearly that value."""
+        self.maximise_value()
+        if not self.clock.over:
+            self.lower_cost()
 
     # First phase: value.
 
@@ -513,24 +527,23 @@ def plan_workflow(
     compiled = compile_problem(problem)
     search = Search(compiled, effort, clock)
     search.start_from(running)
-    search.maximise_value()
-    if not clock.over:
-        search.lower_cost()
-    search.settle()
+    search.run()
     return finish(problem, search)
 
 
 def load_solvers() -> None:
     """Load the solver libraries, which takes longer than most plans; no deadline counts that."""
-    import scipy.sparse  # noqa: F401
+    for name in SOLVERS:
+        import_module(name)
 
 
 def finish(problem: Problem, search: Search) -> Plan:
-    """Return the plan of a search, after the validator has passed it.
+    """Settle what is open in the plan of a search, and return it after the validator has passed it.
 
     Raises:
         PlanError: The plan is not valid; that is a defect.
     """
+    search.settle()
     assert search.choice is not None
     degraded = list(search.degraded)
     stopped_by: Stop = "target" if search.done else "deterministic_time"

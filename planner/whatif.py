@@ -286,7 +286,6 @@ def plan_cheapest(
     search = CheapestSearch(compile_problem(problem), effort, Clock(deadline_ms))
     search.start_from(running)
     search.reach(math.ceil(_exactly(least_points) * UNITS_PER_POINT))
-    search.settle()
     return finish(problem, search)
 
 
