@@ -184,7 +184,6 @@ class StageRecord:
     """The 90 % quantile of the demand, as forecast when the stage began."""
     allocated_tokens: int | None = None
     used_tokens: float = 0.0
-    granted_at: float = 0.0
     calls: int = 0
     first_prompt: float = 0.0
     last_prompt: float = 0.0

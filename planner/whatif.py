@@ -135,12 +135,11 @@ def changed_problem(
     Raises:
         ProblemError: A name is unknown, or an amount is not possible.
     """
-    data = {name: getattr(problem, name) for name in Problem.model_fields}
-    data |= _changed_limits(problem, budget_tokens, budget_usd)
-    data["models"] = _changed_models(problem, price or {})
-    data["agents"], data["items"] = _left_out(problem, _names(without))
+    limits = _changed_limits(problem, budget_tokens, budget_usd)
+    models = _changed_models(problem, price or {})
+    agents, items = _left_out(problem, _names(without))
     try:
-        return Problem.parse(data)
+        return Problem.parse(problem.fields_with(models=models, agents=agents, items=items, **limits))
     except InputError as error:
         raise ProblemError(error.message, hint=error.hint) from error
 

@@ -98,8 +98,7 @@ def _with_offers(problem: Problem, name: str, offers: Sequence[Offer]) -> Proble
                 )
     if agents == problem.agents and len(models) == len(problem.models):
         return problem
-    fields = {field: getattr(problem, field) for field in type(problem).model_fields}
-    return type(problem)(**fields | {"agents": agents, "models": tuple(models.values())})
+    return type(problem)(**problem.fields_with(agents=agents, models=tuple(models.values())))
 
 
 def _with_offer(agent: Agent, name: str, offer: Offer) -> Agent:
@@ -113,5 +112,5 @@ def _with_offer(agent: Agent, name: str, offer: Offer) -> Agent:
     mandatory = agent.mandatory and not offer.may_defer
     if mandatory == agent.mandatory and not offer.variants:
         return agent
-    fields = {field: getattr(agent, field) for field in type(agent).model_fields}
-    return type(agent)(**fields | {"mandatory": mandatory, "variants": (*agent.variants, *offer.variants)})
+    variants = (*agent.variants, *offer.variants)
+    return type(agent)(**agent.fields_with(mandatory=mandatory, variants=variants))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from enum import StrEnum
 from itertools import pairwise
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -23,6 +23,13 @@ class Record(BaseModel):
     """Base of all records: immutable, closed to unknown fields, NaN and infinity refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def fields_with(self, **changes: Any) -> dict[str, Any]:
+        """Return the fields with changes, from which a record can be made anew and checked.
+
+        `dict(record)` would hold cached properties as well, and `model_copy` would not check.
+        """
+        return {name: getattr(self, name) for name in type(self).model_fields} | changes
 
 
 def content_hash(content: str | bytes) -> str:

@@ -178,8 +178,7 @@ def _with_budget(problem: Problem, budget_tokens: int | None, budget_usd: float 
         limits["max_tokens"] = budget_tokens
     if budget_usd is not None:
         limits["max_cost_nusd"] = round(budget_usd * 1e9)
-    fields = {name: getattr(problem, name) for name in Problem.model_fields}
-    return Problem.parse(fields | limits) if limits else problem
+    return Problem.parse(problem.fields_with(**limits)) if limits else problem
 
 
 def _under(problem: Problem, names: list[str]) -> Problem:
