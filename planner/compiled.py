@@ -182,19 +182,22 @@ class Compiled:
         """Return the modes of an agent."""
         return range(int(self.first_mode[agent]), int(self.first_mode[agent + 1]))
 
-    def work_rows(self, mode: int) -> list[tuple[int, int]]:
-        """Return the limits that a work quantum of a mode counts against, and how much of each it takes."""
-        agent = int(self.agent_of[mode])
-        stage = int(self.stage_of[agent])
-        cost = int(self.quantum_cost[mode])
-        rows = (
-            (self.tokens_limit, QUANTUM_TOKENS),
-            (int(self.stage_tokens_limit[stage]), QUANTUM_TOKENS),
-            (int(self.window_limit[agent]), QUANTUM_TOKENS),
-            (self.cost_limit, cost),
-            (int(self.stage_cost_limit[stage]), cost),
-        )
-        return [(row, amount) for row, amount in rows if row != NO_LIMIT]
+    def work_rows(self, modes: Ints) -> list[tuple[Ints, Ints]]:
+        """Return the limits that a work quantum of some modes counts against, and how much of each it takes.
+
+        Each pair holds a limit per mode, `NO_LIMIT` where there is none, and an amount per mode.
+        """
+        agents = self.agent_of[modes]
+        stages = self.stage_of[agents]
+        tokens = np.full(len(modes), QUANTUM_TOKENS)
+        cost = self.quantum_cost[modes]
+        return [
+            (np.full(len(modes), self.tokens_limit), tokens),
+            (self.stage_tokens_limit[stages], tokens),
+            (self.window_limit[agents], tokens),
+            (np.full(len(modes), self.cost_limit), cost),
+            (self.stage_cost_limit[stages], cost),
+        ]
 
     @property
     def hand_back_slot(self) -> int:

@@ -70,6 +70,13 @@ class Prices(NamedTuple):
     links: Floats
 
 
+class Cases(NamedTuple):
+    """A part of what agents may do: which modes may run, and which agents may be deferred."""
+
+    runs: NDArray[np.bool_]
+    defers: NDArray[np.bool_]
+
+
 class Pricing(NamedTuple):
     """What the agents do at given prices, each on its own.
 
@@ -129,8 +136,8 @@ class Dual:
         self._float = _Floats.of(compiled)
         self._rows = np.arange(len(compiled.modes))
         self._starts = compiled.first_mode[:-1]
-        self._links = _LinkIndex.of(compiled)
-        self.link_count = self._links.links
+        self.links = LinkIndex.of(compiled)
+        self.link_count = self.links.links
         self._worth: float | None = None
 
     def zero(self) -> Prices:
@@ -164,10 +171,18 @@ class Dual:
         base -= numbers.base_window * window
         base += (np.maximum(segments, 0.0) * numbers.quanta).sum(axis=1)
         if self.link_count:
-            self._links.charge(prices.links, options, base)
+            self.links.charge(prices.links, options, base)
         return Reduced(options, numbers.credit * cost[:, None], base, segments)
 
-    def price(self, prices: Prices, weights: Weights = VALUE, *, latency: bool = False, slack: bool = False) -> Pricing:
+    def price(
+        self,
+        prices: Prices,
+        weights: Weights = VALUE,
+        *,
+        latency: bool = False,
+        slack: bool = False,
+        cases: Cases | None = None,
+    ) -> Pricing:
         """Return what the agents do at some prices, and the bound that this proves.
 
         Args:
@@ -175,26 +190,31 @@ class Dual:
             weights: The objective.
             latency: Whether latency limits are obeyed; without them the bound is valid, but weaker.
             slack: Whether to tell what is left of the limits, and of what links give.
+            cases: What the agents may do; everything if not given.
         """
         compiled = self.compiled
         reduced = self.reduced(prices, weights)
+        paid = np.append(prices.limits, 0.0)
         choice = reduced.options.argmax(axis=2)
-        best = np.take_along_axis(reduced.options, choice[:, :, None], axis=2)[:, :, 0]
+        best = reduced.options.max(axis=2)
         values = reduced.base + best.sum(axis=1)
         if self._has_chain:
             values += self._keep_prefix(reduced, best, choice)
         preload = np.zeros(len(values), dtype=np.bool_)
         if latency and self._limited.size:
-            memory = float(np.append(prices.limits, 0.0)[compiled.memory_limit])
-            self._within_latency(reduced, values, choice, preload, memory)
-        windows = np.append(prices.limits, 0.0)[compiled.window_limit]
+            self._within_latency(reduced, values, choice, preload, float(paid[compiled.memory_limit]))
+        windows = paid[compiled.window_limit]
+        deferrable = compiled.deferrable
+        if cases is not None:
+            values[~cases.runs] = -np.inf
+            deferrable = cases.defers
         agent_values = np.maximum.reduceat(values, self._starts)
-        deferred = np.where(compiled.deferrable, windows * compiled.deferred_window, -np.inf)
+        deferred = np.where(deferrable, windows * compiled.deferred_window, -np.inf)
         mode = self._best_modes(values, agent_values)
         mode[deferred > agent_values] = -1
         agent_values = np.maximum(agent_values, deferred)
-        cost_price = weights.cost + float(np.append(prices.limits, 0.0)[compiled.cost_limit])
-        shared, made = self._links.shared(prices.links, cost_price)
+        cost_price = weights.cost + float(paid[compiled.cost_limit])
+        shared, made = self.links.shared(prices.links, cost_price)
         bound = float(agent_values.sum() + (prices.limits * self.amounts).sum() + shared)
         left = self._slack(mode, choice, preload, reduced, made) if slack else (_NOTHING, _NOTHING)
         return Pricing(bound, mode, choice, preload, values, agent_values, *left)
@@ -239,8 +259,8 @@ class Dual:
         quanta = np.where(reduced.segments > 0.0, self.compiled.quanta, 0).sum(axis=1)
         slack = self.amounts - self.usage(mode, choice, quanta, preload)
         if self.compiled.cost_limit != NO_LIMIT:
-            slack[self.compiled.cost_limit] -= float(self._links.prepare[made].sum())
-        return slack, self._links.slack(mode, choice, made)
+            slack[self.compiled.cost_limit] -= float(self.links.prepare[made].sum())
+        return slack, self.links.slack(mode, choice, made)
 
     def usage(self, mode: Ints, choice: Ints, quanta: Ints, preload: NDArray[np.bool_]) -> Floats:
         """Return how much of each limit is used, shared forms not included.
@@ -255,16 +275,18 @@ class Dual:
         used = np.zeros(len(self.amounts) + 1)
         agents = np.flatnonzero(mode >= 0)
         rows = mode[agents]
-        picked = choice[rows][:, :, None]
+        picked = choice[rows]
+        _, slots, width = compiled.value.shape
+        cells = (rows[:, None] * slots + np.arange(slots)) * width + picked
 
         def total(table: Floats) -> Floats:
-            sums: Floats = np.take_along_axis(table[rows], picked, axis=2)[:, :, 0].sum(axis=1)
+            sums: Floats = table.reshape(-1)[cells].sum(axis=1)
             return sums
 
         tokens = total(numbers.tokens) + numbers.base_tokens[rows] + quanta[rows] * QUANTUM_TOKENS
         cost = total(numbers.cost) + numbers.base_cost[rows] + quanta[rows] * numbers.quantum_cost[rows]
         if self._has_chain:
-            kept = np.logical_and.accumulate(picked[:, :, 0] == KEEP, axis=1)
+            kept = np.logical_and.accumulate(picked == KEEP, axis=1)
             cost -= (numbers.credit[rows] * kept).sum(axis=1)
         window = total(numbers.window) + numbers.base_window[rows] + quanta[rows] * QUANTUM_TOKENS
         used[compiled.tokens_limit] += tokens.sum()
@@ -275,7 +297,7 @@ class Dual:
         deferred = np.flatnonzero(mode < 0)
         np.add.at(used, compiled.window_limit[deferred], -compiled.deferred_window[deferred].astype(float))
         if self._gives:
-            way = picked[:, -1, 0]
+            way = picked[:, -1]
             given = [table[rows, way] for table in (numbers.given_tokens, numbers.given_cost, numbers.given_window)]
             used[compiled.tokens_limit] += given[0].sum()
             used[compiled.cost_limit] += given[1].sum()
@@ -296,6 +318,7 @@ class Dual:
         steps: int,
         latency: bool = False,
         visit: Visit | None = None,
+        cases: Cases | None = None,
     ) -> tuple[Prices, Pricing]:
         """Lower the bound by subgradient steps, and return the best prices found with what they do.
 
@@ -308,10 +331,11 @@ class Dual:
             steps: How many steps.
             latency: Whether latency limits are obeyed on the way.
             visit: Is shown every pricing on the way.
+            cases: What the agents may do; everything if not given.
         """
         scales = self._scales(weights)
         prices, best_prices = start, start
-        best = self.price(prices, weights, slack=True, latency=latency)
+        best = self.price(prices, weights, slack=True, latency=latency, cases=cases)
         pricing = best
         reach, stuck = 0.015, 0
         momentum = [np.zeros_like(prices.limits), np.zeros_like(prices.links)]
@@ -324,7 +348,7 @@ class Dual:
             ]
             momentum = [0.6 * old + new for old, new in zip(momentum, down, strict=True)]
             norm = sum(float((part * part).sum()) for part in momentum)
-            if norm == 0.0:
+            if norm == 0.0 or best.bound == -np.inf:  # nothing presses, or somebody has no way to run at all
                 break
             target = best.bound - reach * max(abs(best.bound), 1.0)
             length = (pricing.bound - target) / norm
@@ -332,7 +356,7 @@ class Dual:
                 np.maximum(0.0, part - length * scale * move)
                 for part, scale, move in zip(prices, scales, momentum, strict=True)
             ))  # fmt: skip
-            pricing = self.price(prices, weights, slack=True, latency=latency)
+            pricing = self.price(prices, weights, slack=True, latency=latency, cases=cases)
             if pricing.bound < best.bound:
                 best, best_prices, stuck = pricing, prices, 0
             else:
@@ -386,7 +410,7 @@ class Dual:
         options, _, _ = self._many(grid, weights)
         if self.link_count and links.any():
             charged = np.zeros(self.compiled.value.shape)
-            self._links.charge(links, charged, np.zeros(len(self._rows)))
+            self.links.charge(links, charged, np.zeros(len(self._rows)))
             options += charged
         best: Ints = options.argmax(axis=3)
         return best
@@ -465,7 +489,15 @@ class _Floats(NamedTuple):
         return cls(**tables, value_of_none=np.where(compiled.exists, 0.0, -np.inf))
 
 
-class _LinkIndex(NamedTuple):
+class Held(NamedTuple):
+    """Which columns need or give something, each column and link once: +1 needs, -1 gives."""
+
+    link: Ints
+    column: Ints
+    sign: Ints
+
+
+class LinkIndex(NamedTuple):
     """Links as flat indices: cells of options, and modes as a whole; links of shared forms come last.
 
     Attributes:
@@ -489,7 +521,8 @@ class _LinkIndex(NamedTuple):
     agent_of: Ints
 
     @classmethod
-    def of(cls, compiled: Compiled) -> _LinkIndex:
+    def of(cls, compiled: Compiled) -> LinkIndex:
+        """Index the links of a problem."""
         _, slots, width = compiled.value.shape
         cells: list[tuple[int, int, float]] = []
         runs: list[tuple[int, int, float]] = []
@@ -523,6 +556,25 @@ class _LinkIndex(NamedTuple):
         mode, link, sign = self.runs
         np.subtract.at(base, mode, prices[link] * sign)
 
+    def held_by(self, modes: Ints, options: Ints) -> Held:
+        """Return what whole ways of running agents need and give.
+
+        Args:
+            modes: Mode of each column; shape (columns,).
+            options: Its options; shape (columns, slots).
+        """
+        _, slots, width = self.shape
+        flat = (modes[:, None] * slots + np.arange(slots)) * width + options
+        found = []
+        for (key, link, sign), wanted, of_column in ((self.cells, flat.ravel(), slots), (self.runs, modes, 1)):
+            order = np.argsort(key, kind="stable")
+            position, entry = matches(wanted, key[order])
+            entry = order[entry]
+            found.append((link[entry], position // of_column, sign[entry].astype(np.int64)))
+        link, column, sign = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        once = np.unique(np.stack((link, column, sign)), axis=1)
+        return Held(*once)
+
     def shared(self, prices: Floats, cost_price: float) -> tuple[float, NDArray[np.bool_]]:
         """Return what shared forms add to the bound, and which of them are made at these prices."""
         if not self.prepare.size:
@@ -549,6 +601,20 @@ class _LinkIndex(NamedTuple):
 
 
 _NOTHING: Floats = np.zeros(0)
+
+
+def matches(wanted: Ints, keys: Ints) -> tuple[Ints, Ints]:
+    """Return all pairs of positions at which `wanted` equals `keys`, which rise.
+
+    >>> [pair.tolist() for pair in matches(np.array([7, 5, 7]), np.array([5, 7, 7]))]
+    [[0, 0, 1, 2, 2], [1, 2, 0, 1, 2]]
+    """
+    first = np.searchsorted(keys, wanted, side="left")
+    count = np.searchsorted(keys, wanted, side="right") - first
+    position = np.repeat(np.arange(len(wanted)), count)
+    ends = np.cumsum(count)
+    within = np.arange(len(position)) - np.repeat(ends - count, count)
+    return position, first[position] + within
 
 
 def _places(cells: list[tuple[int, int, float]], slots: int, width: int) -> tuple[Ints, Ints, Ints]:

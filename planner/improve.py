@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from apportion.planner.choice import DEFERRED, Choice, usage
+from apportion.planner.compiled import NO_LIMIT
 
 if TYPE_CHECKING:
     from apportion.planner.compiled import Compiled
@@ -29,11 +30,18 @@ def fill_work(compiled: Compiled, choice: Choice) -> Choice:
             taken -= min(taken, length)
             if room and slope > 0:
                 open_segments.append((-slope, agent, room))
+    charged = [
+        [(row, amount) for row, amount in rows if row != NO_LIMIT]
+        for rows in zip(*[
+            zip(limits.tolist(), amounts.tolist(), strict=True)
+            for limits, amounts in compiled.work_rows(np.maximum(choice.modes, 0))
+        ], strict=True)
+    ]  # fmt: skip
     blocked: set[int] = set()
     for _, agent, room in sorted(open_segments):
         if agent in blocked:
             continue
-        rows = compiled.work_rows(choice.modes[agent])
+        rows = charged[agent]
         most = min([room, *[left[row] // amount for row, amount in rows if amount]])
         if most < room:
             blocked.add(agent)

@@ -19,6 +19,7 @@ The same rows as a linear program give prices at which better columns can be fou
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -26,12 +27,12 @@ import numpy as np
 from apportion.planner.budgets.problem import QUANTUM_TOKENS
 from apportion.planner.choice import Choice
 from apportion.planner.compiled import NO_LIMIT
-from apportion.planner.dual import Prices, Weights
+from apportion.planner.dual import VALUE, Prices, Weights, matches
 from apportion.planner.exact import parameters, run_cp_sat
 from apportion.planner.problem import SAFE_SUM
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
     from ortools.sat.python.cp_model_helper import CpModelProto, SatParameters
@@ -42,9 +43,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
-
-Terms = tuple[list[int], list[int]]
-"""Variables and their coefficients."""
 
 MAX_WALL_S = 5.0
 """Safety net for a machine that is busy with something else."""
@@ -110,6 +108,59 @@ class Relaxation(NamedTuple):
     work: Floats
 
 
+_NONE: Ints = np.zeros(0, dtype=np.int64)
+
+
+class _Variables:
+    """Whole numbers from 0, side by side: how large each may be, what one unit is worth, and what it costs."""
+
+    def __init__(self) -> None:
+        self._blocks: list[tuple[Ints, Ints, Ints]] = []
+        self._count = 0
+
+    def add(self, most: Ints, *, value: Ints | int = 0, cost: Ints | int = 0) -> Ints:
+        """Return the positions of new variables."""
+        like = np.zeros_like(most)
+        self._blocks.append((most, like + value, like + cost))
+        self._count += len(most)
+        return np.arange(self._count - len(most), self._count)
+
+    def tables(self) -> tuple[Ints, Ints, Ints]:
+        """Return the largest amount, value and cost of all variables."""
+        most, value, cost = (np.concatenate(parts) for parts in zip(*self._blocks, strict=True))
+        return most, value, cost
+
+
+class _Terms:
+    """Sums, collected term by term: row, variable, amount."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[Ints, Ints, Ints]] = []
+
+    def add(self, rows: Ints | int, variables: Ints, amounts: Ints | int) -> None:
+        """Add terms; those of row `NO_LIMIT` count nowhere."""
+        like = np.zeros_like(variables)
+        rows = like + rows
+        counts = rows != NO_LIMIT
+        self._parts.append((rows[counts], variables[counts], (like + amounts)[counts]))
+
+    def table(self) -> tuple[Ints, Ints, Ints]:
+        """Return rows, variables and amounts, row by row."""
+        if not self._parts:
+            return _NONE, _NONE, _NONE
+        rows, variables, amounts = (np.concatenate(parts) for parts in zip(*self._parts, strict=True))
+        order = np.argsort(rows, kind="stable")
+        return rows[order], variables[order], amounts[order]
+
+    def rows(self, count: int) -> Iterator[tuple[list[int], list[int]]]:
+        """Yield the variables and amounts of each of the first rows."""
+        rows, variables, amounts = self.table()
+        ends = np.searchsorted(rows, np.arange(count + 1)).tolist()
+        all_variables, all_amounts = variables.tolist(), amounts.tolist()
+        for start, end in pairwise(ends):
+            yield all_variables[start:end], all_amounts[start:end]
+
+
 class Master:
     """The master problem over some columns.
 
@@ -120,29 +171,21 @@ class Master:
     """
 
     def __init__(self, dual: Dual, columns: Columns, work: Work) -> None:
+        self._dual = dual
         self._compiled: Compiled = dual.compiled
         self._work = work
         self._columns, self._bare = self._with_bare(columns)
         self._agents = self._compiled.agent_of[self._columns.mode]
-        self._most: list[int] = []
-        self._limits: list[Terms] = [([], []) for _ in self._compiled.limits]
-        self._value: Terms = ([], [])
-        self._cost: Terms = ([], [])
-        self._at_most_rows: list[tuple[Terms, int]] = []
-        self._exactly_one_rows: list[list[int]] = []
-        self._link_rows: dict[int, int] = {}
+        self._variables = _Variables()
+        self._limits, self._rules, self._ones = _Terms(), _Terms(), _Terms()
+        self._rule_count = 0
         self._model: CpModelProto | None = None
-        self._build()
+        self._add_columns()
+        self._add_deferrals()
+        self._segments = self._add_segments()
+        self._links = self._add_links()
 
     # The model.
-
-    def _build(self) -> None:
-        self._add_columns()
-        self._deferred = self._add_deferrals()
-        self._exactly_one()
-        self._segments = self._add_segments()
-        self._add_links()
-        self._add_forms()
 
     def _with_bare(self, columns: Columns) -> tuple[Columns, NDArray[np.bool_]]:
         """Offer the columns that must be there a second time, without folded work: the most frugal plans need that."""
@@ -151,140 +194,86 @@ class Master:
         bare = np.arange(len(columns.mode) + len(extra)) >= len(columns.mode)
         return columns.take(np.concatenate((np.arange(len(columns.mode)), extra))), bare
 
-    def _variable(self, most: int) -> int:
-        self._most.append(most)
-        return len(self._most) - 1
-
     def _add_columns(self) -> None:
         compiled, columns = self._compiled, self._columns
         folded = np.where(self._bare[:, None], 0, self._work.folded[columns.mode])
-        self._column_quanta = folded.sum(axis=1)
-        work = self._column_quanta
-        value = columns.value + (folded * compiled.slopes[columns.mode]).sum(axis=1)
+        self._column_quanta = work = folded.sum(axis=1)
         tokens = columns.tokens + work * QUANTUM_TOKENS
         cost = columns.cost + work * compiled.quantum_cost[columns.mode]
-        window = columns.window + work * QUANTUM_TOKENS
-        indices = list(range(len(columns.mode)))
-        for _ in indices:
-            self._variable(1)
-        self._extend(self._value, indices, value)
-        self._extend(self._cost, indices, cost + columns.given_cost)
+        variables = self._variables.add(
+            np.ones_like(work),
+            value=columns.value + (folded * compiled.slopes[columns.mode]).sum(axis=1),
+            cost=cost + columns.given_cost,
+        )
         stage = compiled.stage_of[self._agents]
+        limits = self._limits
+        limits.add(compiled.tokens_limit, variables, tokens + columns.given_tokens)
+        limits.add(compiled.cost_limit, variables, cost + columns.given_cost)
+        limits.add(compiled.stage_tokens_limit[stage], variables, tokens)
+        limits.add(compiled.stage_cost_limit[stage], variables, cost)
+        limits.add(compiled.window_limit[self._agents], variables, columns.window + work * QUANTUM_TOKENS)
+        memory = np.where(columns.preload, compiled.preload_bytes[self._agents], 0)
+        limits.add(compiled.memory_limit, variables, memory)
+        self._add_given(variables)
+        self._ones.add(self._agents, variables, 1)
+
+    def _add_given(self, variables: Ints) -> None:
+        """Charge results to the agents that get them."""
+        compiled, columns = self._compiled, self._columns
         receiver = compiled.receiver[self._agents]
-        to = np.maximum(receiver, 0)
-        given = receiver >= 0
-        self._spend(compiled.tokens_limit, indices, tokens + columns.given_tokens)
-        self._spend(compiled.cost_limit, indices, cost + columns.given_cost)
-        self._spend_each(compiled.stage_tokens_limit[stage], indices, tokens)
-        self._spend_each(compiled.stage_cost_limit[stage], indices, cost)
-        self._spend_each(compiled.window_limit[self._agents], indices, window)
-        self._spend(compiled.memory_limit, indices, np.where(columns.preload, compiled.preload_bytes[self._agents], 0))
-        if given.any():
-            to_stage = compiled.stage_of[to]
-            self._spend_each(
-                np.where(given, compiled.stage_tokens_limit[to_stage], NO_LIMIT), indices, columns.given_tokens
-            )
-            self._spend_each(
-                np.where(given, compiled.stage_cost_limit[to_stage], NO_LIMIT), indices, columns.given_cost
-            )
-            self._spend_each(np.where(given, compiled.window_limit[to], NO_LIMIT), indices, columns.given_window)
+        giving = receiver >= 0
+        to, variables = receiver[giving], variables[giving]
+        stage = compiled.stage_of[to]
+        self._limits.add(compiled.stage_tokens_limit[stage], variables, columns.given_tokens[giving])
+        self._limits.add(compiled.stage_cost_limit[stage], variables, columns.given_cost[giving])
+        self._limits.add(compiled.window_limit[to], variables, columns.given_window[giving])
 
-    def _add_deferrals(self) -> dict[int, int]:
+    def _add_deferrals(self) -> None:
         compiled = self._compiled
-        deferred = {}
-        for agent in np.flatnonzero(compiled.deferrable):
-            variable = deferred[int(agent)] = self._variable(1)
-            row = int(compiled.window_limit[agent])
-            if row != NO_LIMIT:
-                self._term(self._limits[row], variable, -int(compiled.deferred_window[agent]))
-        return deferred
+        agents = np.flatnonzero(compiled.deferrable)
+        variables = self._variables.add(np.ones_like(agents))
+        self._limits.add(compiled.window_limit[agents], variables, -compiled.deferred_window[agents])
+        self._ones.add(agents, variables, 1)
 
-    def _exactly_one(self) -> None:
-        members: list[list[int]] = [[] for _ in self._compiled.problem.agents]
-        for column, agent in enumerate(self._agents.tolist()):
-            members[agent].append(column)
-        for agent, columns in enumerate(members):
-            self._exactly_one_rows.append([*columns, self._deferred[agent]] if agent in self._deferred else columns)
-
-    def _add_segments(self) -> list[tuple[int, int, int]]:
-        """Add the free segments; returns `(variable, mode, segment)`."""
+    def _add_segments(self) -> tuple[Ints, Ints, Ints]:
+        """Add the free segments; returns their variables, modes and numbers."""
         compiled = self._compiled
-        segments = []
-        users: dict[int, list[int]] = {}
-        for column, mode in enumerate(self._columns.mode.tolist()):
-            users.setdefault(mode, []).append(column)
-        for mode, columns in users.items():
-            for segment in np.flatnonzero(self._work.open[mode]).tolist():
-                length = int(compiled.quanta[mode, segment])
-                variable = self._variable(length)
-                self._at_most_rows.append((([variable, *columns], [1, *[-length] * len(columns)]), 0))
-                self._consume_work(mode, variable, int(compiled.slopes[mode, segment]))
-                segments.append((variable, mode, segment))
-        return segments
+        used = np.zeros(len(compiled.modes), dtype=np.bool_)
+        used[self._columns.mode] = True
+        mode, number = np.nonzero(self._work.open & used[:, None])
+        length = compiled.quanta[mode, number]
+        variables = self._variables.add(length, value=compiled.slopes[mode, number], cost=compiled.quantum_cost[mode])
+        for limits, amounts in compiled.work_rows(mode):
+            self._limits.add(limits, variables, amounts)
+        rules = self._add_rules(len(variables))
+        column, segment = matches(self._columns.mode, mode)
+        self._rules.add(rules, variables, 1)
+        self._rules.add(rules[segment], column, -length[segment])
+        return variables, mode, number
 
-    def _consume_work(self, mode: int, variable: int, slope: int) -> None:
-        self._term(self._value, variable, slope)
-        self._term(self._cost, variable, int(self._compiled.quantum_cost[mode]))
-        for row, amount in self._compiled.work_rows(mode):
-            self._term(self._limits[row], variable, amount)
+    def _add_links(self) -> tuple[Ints, Ints]:
+        """Let columns need what others give, and shared forms; returns the links that are needed, and their rules."""
+        held = self._dual.links.held_by(self._columns.mode, self._columns.options)
+        forms = self._add_forms()
+        needed = np.unique(held.link[held.sign > 0])
+        rules = np.full(self._dual.link_count, -1)
+        rules[needed] = self._add_rules(len(needed))
+        self._rules.add(rules[held.link], held.column, held.sign)
+        form_of = self._dual.links.form_of[needed]
+        of_forms = form_of >= 0
+        self._rules.add(rules[needed[of_forms]], forms[form_of[of_forms]], -1)
+        return needed, rules[needed]
 
-    def _add_links(self) -> None:
-        """Let columns need what others give."""
-        for number, link in enumerate(self._compiled.links):
-            needs = self._with_cells(link.needs)
-            if needs:
-                self._need(number, needs, self._with_cells(link.gives))
+    def _add_forms(self) -> Ints:
+        prepare = np.array([form.prepare_nusd for form in self._compiled.shared], dtype=np.int64)
+        variables = self._variables.add(np.ones_like(prepare), cost=prepare)
+        self._limits.add(self._compiled.cost_limit, variables, prepare)
+        return variables
 
-    def _add_forms(self) -> None:
-        """Let columns need the shared forms that they contain to be made; links of forms follow the others."""
-        compiled = self._compiled
-        number = len(compiled.links)
-        for form in compiled.shared:
-            by_agent: dict[int, list[int]] = {}
-            for mode, _, _ in form.cells:
-                by_agent.setdefault(int(compiled.agent_of[mode]), [])
-            for column in self._with_cells(form.cells):
-                by_agent[int(self._agents[column])].append(column)
-            variable = self._variable(1)
-            self._term(self._cost, variable, form.prepare_nusd)
-            if compiled.cost_limit != NO_LIMIT:
-                self._term(self._limits[compiled.cost_limit], variable, form.prepare_nusd)
-            for members in by_agent.values():
-                if members:
-                    self._need(number, members, [variable])
-                number += 1
-
-    def _with_cells(self, cells: tuple[tuple[int, int, int], ...]) -> list[int]:
-        """Return the columns that hold one of some cells."""
-        columns = self._columns
-        held = np.zeros(len(columns.mode), dtype=np.bool_)
-        for mode, slot, option in cells:
-            here = columns.mode == mode
-            held |= here if slot < 0 else here & (columns.options[:, slot] == option)
-        return [int(column) for column in np.flatnonzero(held)]
-
-    def _need(self, link: int, needs: list[int], gives: list[int]) -> None:
-        self._link_rows[link] = len(self._at_most_rows)
-        self._at_most_rows.append((([*needs, *gives], [*[1] * len(needs), *[-1] * len(gives)]), 0))
-
-    def _spend(self, limit: int, variables: list[int], amounts: Ints) -> None:
-        if limit != NO_LIMIT:
-            self._extend(self._limits[limit], variables, amounts)
-
-    def _spend_each(self, limits: Ints, variables: list[int], amounts: Ints) -> None:
-        for limit, variable, amount in zip(limits.tolist(), variables, amounts.tolist(), strict=True):
-            if limit != NO_LIMIT:
-                self._term(self._limits[limit], variable, amount)
-
-    @staticmethod
-    def _extend(row: tuple[list[int], list[int]], variables: list[int], amounts: Ints) -> None:
-        row[0].extend(variables)
-        row[1].extend(amounts.tolist())
-
-    @staticmethod
-    def _term(row: tuple[list[int], list[int]], variable: int, amount: int) -> None:
-        row[0].append(variable)
-        row[1].append(amount)
+    def _add_rules(self, count: int) -> Ints:
+        """Return the rows of so many new rules, each a sum that must be at most 0."""
+        self._rule_count += count
+        return np.arange(self._rule_count - count, self._rule_count)
 
     # Questions.
 
@@ -303,15 +292,19 @@ class Master:
     def cheapest(self, least_value: int, *, limit: Limits, gap: float, hint: Choice | None) -> Answer:
         """Ask for the cheapest plan that is worth at least `least_value`."""
         model = self._asked(least_value)
-        model.objective.vars.extend(self._cost[0])
-        model.objective.coeffs.extend(self._cost[1])
+        _, _, cost = self._variables.tables()
+        costly = np.flatnonzero(cost)
+        model.objective.vars.extend(costly.tolist())
+        model.objective.coeffs.extend(cost[costly].tolist())
         return self._solve(model, _optimisation(limit, gap), hint)
 
     def best(self, least_value: int, *, limit: Limits, gap: float, hint: Choice | None) -> Answer:
         """Ask for the plan that is worth most, if any is worth at least `least_value`."""
         model = self._asked(least_value)
-        model.objective.vars.extend(self._value[0])
-        model.objective.coeffs.extend([-amount for amount in self._value[1]])
+        _, value, _ = self._variables.tables()
+        worth = np.flatnonzero(value)
+        model.objective.vars.extend(worth.tolist())
+        model.objective.coeffs.extend((-value[worth]).tolist())
         model.objective.scaling_factor = -1.0
         return self._solve(model, _optimisation(limit, gap), hint)
 
@@ -328,23 +321,32 @@ class Master:
         from ortools.sat.python.cp_model_helper import CpModelProto
 
         model = CpModelProto()
-        for most in self._most:
-            model.variables.add().domain.extend([0, most])
-        for literals in self._exactly_one_rows:
-            model.constraints.add().exactly_one.literals.extend(literals)
-        limits = [(terms, limit.amount) for terms, limit in zip(self._limits, self._compiled.limits, strict=True)]
-        self._first_limit = len(self._exactly_one_rows) + len(self._at_most_rows)
-        for (variables, amounts), most in (*self._at_most_rows, *limits):
-            row = model.constraints.add().linear
-            row.vars.extend(variables)
-            row.coeffs.extend(amounts)
-            least = sum([amount * self._most[v] for v, amount in zip(variables, amounts, strict=True) if amount < 0])
-            row.domain.extend([min(least, most), most])
+        most, value, _ = self._variables.tables()
+        for amount in most.tolist():
+            model.variables.add().domain.extend([0, amount])
+        for variables, _ in self._ones.rows(len(self._compiled.problem.agents)):
+            model.constraints.add().exactly_one.literals.extend(variables)
+        self._add_rows(model, self._rules, [0] * self._rule_count)
+        self._first_limit = len(model.constraints)
+        self._add_rows(model, self._limits, [limit.amount for limit in self._compiled.limits])
         worth = model.constraints.add().linear
-        worth.vars.extend(self._value[0])
-        worth.coeffs.extend(self._value[1])
+        valued = np.flatnonzero(value)
+        worth.vars.extend(valued.tolist())
+        worth.coeffs.extend(value[valued].tolist())
         worth.domain.extend([-SAFE_SUM, SAFE_SUM])
         return model
+
+    def _add_rows(self, model: CpModelProto, terms: _Terms, amounts: list[int]) -> None:
+        """Let each sum be at most an amount."""
+        most, _, _ = self._variables.tables()
+        row, variable, amount = terms.table()
+        least = np.zeros(len(amounts), dtype=np.int64)
+        np.add.at(least, row, np.minimum(amount, 0) * most[variable])
+        for (variables, factors), low, high in zip(terms.rows(len(amounts)), least.tolist(), amounts, strict=True):
+            linear = model.constraints.add().linear
+            linear.vars.extend(variables)
+            linear.coeffs.extend(factors)
+            linear.domain.extend([min(low, high), high])
 
     def relax(self, least_value: int | None = None) -> Relaxation | None:
         """Solve the linear relaxation with GLOP, a simplex solver; `None` where it has no solution.
@@ -357,55 +359,48 @@ class Master:
         from ortools.linear_solver.python.model_builder_helper import ModelBuilderHelper, ModelSolverHelper, SolveStatus
         from scipy.sparse import csr_matrix
 
-        limits = [(terms, limit.amount) for terms, limit in zip(self._limits, self._compiled.limits, strict=True)]
-        ones = [((literals, [1] * len(literals)), 1) for literals in self._exactly_one_rows]
-        by_cost = least_value is not None
-        worth = [((self._value[0], [-amount for amount in self._value[1]]), -(least_value or 0))] if by_cost else []
-        rows = [*limits, *self._at_most_rows, *worth, *ones]
-        lengths = [len(terms[0]) for terms, _ in rows]
-        matrix = csr_matrix(
-            (
-                np.concatenate([np.array(terms[1], dtype=np.float64) for terms, _ in rows]),
-                np.concatenate([np.array(terms[0], dtype=np.int32) for terms, _ in rows]),
-                np.concatenate(([0], np.cumsum(lengths))),
-            ),
-            shape=(len(rows), len(self._most)),
+        most, value, cost = self._variables.tables()
+        limits, agents, by_cost = (
+            len(self._compiled.limits),
+            len(self._compiled.problem.agents),
+            least_value is not None,
         )
-        upper = np.array([float(most) for _, most in rows])
-        lower = np.full(len(rows), -np.inf)
-        lower[len(rows) - len(ones) :] = 1.0
-        aims = np.zeros(len(self._most))
+        worth = _Terms()
         if by_cost:
-            np.add.at(aims, self._cost[0], -np.array(self._cost[1], dtype=np.float64))
-        else:
-            np.add.at(aims, self._value[0], np.array(self._value[1], dtype=np.float64))
+            worth.add(0, np.arange(len(value)), -value)
+        blocks = [(self._limits, limits), (self._rules, self._rule_count), (worth, int(by_cost)), (self._ones, agents)]
+        first = np.cumsum([0, *[count for _, count in blocks]])
+        tables = [terms.table() for terms, _ in blocks]
+        rows = np.concatenate([table[0] + start for table, start in zip(tables, first[:-1], strict=True)])
+        variables, amounts = (np.concatenate([table[part] for table in tables]) for part in (1, 2))
+        matrix = csr_matrix((amounts.astype(np.float64), (rows, variables)), shape=(int(first[-1]), len(most)))
+        upper = np.zeros(int(first[-1]))
+        upper[:limits] = [float(limit.amount) for limit in self._compiled.limits]
+        upper[first[2] : first[3]] = -float(least_value or 0)
+        upper[first[3] :] = 1.0
+        lower = np.full(len(upper), -np.inf)
+        lower[first[3] :] = 1.0
+        aims = (-cost if by_cost else value).astype(np.float64)
         model = ModelBuilderHelper()
-        least, most = np.zeros(len(self._most)), np.array(self._most, dtype=np.float64)
-        model.fill_model_from_sparse_data(least, most, aims, lower, upper, matrix)  # type: ignore[arg-type]
+        zeros = np.zeros(len(most))
+        model.fill_model_from_sparse_data(zeros, most.astype(np.float64), aims, lower, upper, matrix)  # type: ignore[arg-type]
         model.set_maximize(True)
         solver = ModelSolverHelper("glop")
         solver.set_solver_specific_parameters("use_dual_simplex:true")
         solver.solve(model)
         if solver.status() != SolveStatus.OPTIMAL:
             return None
-        duals = np.asarray(solver.dual_values())
-        links = np.zeros(len(self._compiled.links) + sum(self._form_links()))
-        for link, row in self._link_rows.items():
-            links[link] = max(0.0, duals[len(limits) + row])
-        weights = Weights(1.0, 0.0)
-        if by_cost:
-            weights = Weights(max(0.0, float(duals[len(limits) + len(self._at_most_rows)])), 1.0)
-        prices = Prices(np.maximum(0.0, duals[: len(limits)]), links)
+        duals = np.maximum(0.0, np.asarray(solver.dual_values()))
+        needed, rules = self._links
+        links = np.zeros(self._dual.link_count)
+        links[needed] = duals[limits + rules]
+        weights = Weights(float(duals[first[2]]), 1.0) if by_cost else VALUE
         solution = np.asarray(solver.variable_values())
         quanta = self._work.folded.astype(np.float64)
-        for variable, mode, segment in self._segments:
-            quanta[mode, segment] = solution[variable]
+        variable, mode, segment = self._segments
+        quanta[mode, segment] = solution[variable]
         used = solution[: int((~self._bare).sum())]
-        return Relaxation(float(solver.objective_value()), prices, weights, used, quanta)
-
-    def _form_links(self) -> list[int]:
-        agents = self._compiled.agent_of
-        return [len({int(agents[mode]) for mode, _, _ in form.cells}) for form in self._compiled.shared]
+        return Relaxation(float(solver.objective_value()), Prices(duals[:limits], links), weights, used, quanta)
 
     def _solve(self, model: CpModelProto, settings: SatParameters, hint: Choice | None) -> Answer:
         model.clear_solution_hint()
@@ -439,7 +434,7 @@ class Master:
             options[agent] = tuple(self._columns.options[column].tolist())
             quanta[agent] = int(self._column_quanta[column])
             preloads[agent] = bool(self._columns.preload[column])
-        for variable, mode, _ in self._segments:
+        for variable, mode, _ in zip(*[part.tolist() for part in self._segments], strict=True):
             agent = int(compiled.agent_of[mode])
             if modes[agent] == mode:
                 quanta[agent] += solution[variable]

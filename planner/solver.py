@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from apportion.errors import PlanError
+from apportion.planner.branching import bound_by_cases
 from apportion.planner.choice import Choice, cost, from_plan, latency_ms, to_plan, value, violations
 from apportion.planner.columns import Pool, reduced_values, select
 from apportion.planner.compiled import compile_problem
@@ -69,18 +70,23 @@ class Effort:
         decide: Deterministic time of one decision of CP-SAT.
         cheapen: Deterministic time of CP-SAT in the second phase.
         cost_columns: Whether the second phase makes columns of its own where the first had to make some.
+        cases: Cases into which the bound may be split, if prices alone do not reach the gap.
         exact: Deterministic time of CP-SAT on the whole model, if columns do not reach the gap.
     """
 
     gap: float = GAP
-    steps: int = 8
+    steps: int = 16
     rounds: int = 3
     per_agent: int = 6
     decide: float = 0.02
     cheapen: float = 0.0015
     cost_columns: bool = False
+    cases: int = 16
     exact: float = 0.0
 
+
+CASE_STEPS = 12
+"""Subgradient steps for each case of a bound by cases."""
 
 LOWEST = -(2**52)
 """A value below that of any plan."""
@@ -97,8 +103,14 @@ MANY_AGENTS = 30
 MANY_GAP = 0.003
 """Certified gap at which an answer about many agents is good enough."""
 
-MANY_STEPS = 5
+MANY_STEPS = 3
 """How many times more subgradient steps many agents get at the beginning: their steps are cheap beside a relaxation."""
+
+PARTS = (1.0, 0.5)
+"""How far on the way from the best prices to those of the relaxation agents are asked; all the way is often too far."""
+
+MANY_PARTS = (0.6, 0.3, 0.1)
+"""The same for many agents: their relaxation jumps about more, and steps that fall short keep the bound falling."""
 
 MANY_ROUNDS = 3
 """How many times more rounds of column generation they get."""
@@ -125,7 +137,9 @@ SOLVERS = (
 QUICK = Effort()
 """For an answer before an invocation."""
 
-THOROUGH = Effort(gap=1e-3, steps=24, rounds=8, per_agent=16, decide=0.2, cheapen=0.1, cost_columns=True, exact=0.5)
+THOROUGH = Effort(
+    gap=1e-3, steps=24, rounds=8, per_agent=16, decide=0.2, cheapen=0.1, cost_columns=True, cases=300, exact=0.5
+)
 """For improvement in the background, what-if studies and proofs."""
 
 
@@ -145,7 +159,7 @@ class Search:
         self.dual = Dual(compiled)
         self.pool = Pool(self.dual)
         self.prices = self.dual.zero()
-        self.bound = 2**62
+        self.bound = self.bound_of_prices = 2**62
         self.choice: Choice | None = None
         self.running: Choice | None = None
         self.least_value: int | None = None
@@ -173,7 +187,7 @@ class Search:
         ]
         self.dual.amounts[:] = amounts
         change = float((self.prices.limits * (self.dual.amounts - old)).sum())
-        self.bound = math.floor(self.bound + change + abs(self.bound) * 1e-12) + 1
+        self.bound = self.bound_of_prices = _rounded_up(self.bound_of_prices + change)
         self.clock = clock
         self.choice = self.least_value = self.cost_bound = None
         self.source, self.degraded = "columns", []
@@ -206,11 +220,17 @@ class Search:
             self._generate_columns()
         if self.choice is None:
             self._fall_back()
-        elif not self.done and not self.clock.over and (self.effort.exact or self.few):
+        self._bound_by_cases()
+        if not self.done and not self.clock.over and (self.effort.exact or self.few):
             self._solve_whole()
+            self._bound_by_cases()
 
     def _generate_columns(self) -> None:
-        """Move prices by the linear relaxation, and decide whenever it is near the bound."""
+        """Move prices by the linear relaxation, and decide whenever it is near the bound; of few agents at once."""
+        if not self.many:
+            self._decide(refusal_ends=False)
+            if self.done:
+                return
         support = np.zeros(0, dtype=np.int64)
         relaxed: Relaxation | None = None
         rounds = self.effort.rounds * (MANY_ROUNDS if self.many else 1)
@@ -223,14 +243,12 @@ class Search:
                 compared = [self.prices] if relaxed is None else [self.prices, relaxed.prices]
                 rows = np.union1d(support, select(self.dual, pool, compared, per_agent=self.effort.per_agent))
             columns = pool.take(rows)
-            relaxed = Master(self.dual, columns, Work.undecided(self.compiled)).relax()
+            relaxed = Master(self.dual, columns, self._open_work()).relax()
             if relaxed is not None:
                 support = rows[relaxed.columns > TORN]
-                between = _between(self.prices, relaxed.prices)
-                self._price(relaxed.prices)
-                self._price(between)
-                if self.many:
-                    self._descend(self.prices, steps=self.effort.steps, latency=True)
+                best = self.prices
+                for part in MANY_PARTS if self.many else PARTS:
+                    self._price(_between(best, relaxed.prices, part))
             near = relaxed is not None and self.bound - relaxed.objective <= self.gap_wanted / 2 * abs(self.bound)
             if near or round_number + 1 == rounds:
                 if self.many and relaxed is not None:
@@ -239,6 +257,12 @@ class Search:
                     self._decide()
                 if self.done:
                     return
+
+    def _open_work(self) -> Work:
+        """Return the work that the linear relaxation decides: of many agents, only what is near the margin."""
+        if not self.many:
+            return Work.undecided(self.compiled)
+        return Work.near_margin(self.compiled, self.dual.reduced(self.prices, VALUE).segments)
 
     def _round(self, columns: Columns, relaxed: Relaxation) -> None:
         """Fix the agents about which the relaxation is certain, and let CP-SAT decide about the others."""
@@ -268,6 +292,21 @@ class Search:
         chosen = chosen._replace(needed=np.zeros_like(chosen.needed))
         master = Master(self.dual, chosen, work)
         self._ask(master, ROUNDING_TIMES * self.effort.decide)
+
+    def _bound_by_cases(self) -> None:
+        """Tighten the bound where prices alone leave a gap that is wider than wanted."""
+        if self.choice is None or self.done or self.many or self.clock.over:
+            return
+        target = value(self.compiled, self.choice) / (1.0 - self.gap_wanted)
+        bound = bound_by_cases(
+            self.dual,
+            self.prices,
+            target=target,
+            cases=self.effort.cases,
+            steps=CASE_STEPS,
+            stop=lambda: self.clock.over,
+        )
+        self.bound = min(self.bound, _rounded_up(bound))
 
     def _solve_whole(self) -> None:
         """Ask CP-SAT for a better plan on the whole model; its own bound is not used, only its plan."""
@@ -336,12 +375,13 @@ class Search:
         self.pool.add_around(prices, VALUE, pricing, far=far)
 
     def _lower_bound(self, prices: Prices, bound: float) -> None:
-        """Take note of a bound; it is rounded up, so that rounding in doubles cannot make it wrong."""
+        """Take note of a bound and of the prices that prove it."""
         if bound == -math.inf:
             return
-        whole = math.floor(bound + abs(bound) * 1e-12) + 1
-        if whole < self.bound:
-            self.bound, self.prices = whole, prices
+        whole = _rounded_up(bound)
+        if whole < self.bound_of_prices:
+            self.bound_of_prices, self.prices = whole, prices
+            self.bound = min(self.bound, whole)
 
     def _unlimited(self, free: Pricing) -> Choice | None:
         """Return what the agents do at no price, as a choice."""
@@ -371,20 +411,26 @@ class Search:
         self.choice = choice
         return True
 
-    def _decide(self) -> None:
+    def _decide(self, *, refusal_ends: bool = True) -> None:
         """Let CP-SAT combine the best columns of the pool."""
         pool = self.pool.columns()
         columns = pool.take(select(self.dual, pool, [self.prices], per_agent=self.effort.per_agent))
         net = self.dual.reduced(self.prices, VALUE).segments
         master = Master(self.dual, columns, Work.near_margin(self.compiled, net))
-        self._ask(master, self.effort.decide)
+        self._ask(master, self.effort.decide, refusal_ends=refusal_ends)
 
-    def _ask(self, master: Master, deterministic_time: float) -> None:
-        """Ask CP-SAT for a plan within the gap; where it refuses, the best of the columns is still a plan."""
+    def _ask(self, master: Master, deterministic_time: float, *, refusal_ends: bool = True) -> None:
+        """Ask CP-SAT for a plan within the gap.
+
+        Args:
+            master: What to combine.
+            deterministic_time: How long CP-SAT may take.
+            refusal_ends: Whether to ask for the best of the columns where it refuses: it is still a plan.
+        """
         self.master = master
         limit = self._limits(deterministic_time)
         answer = master.decide(self.bound - int(self.gap_wanted * abs(self.bound)), limit=limit)
-        if answer.choice is None:
+        if answer.choice is None and refusal_ends:
             least = LOWEST if self.choice is None else value(self.compiled, self.choice) + 1
             answer = master.best(least, limit=limit, gap=self.effort.gap / 4, hint=self.choice)
         self._offer(answer.choice)
@@ -500,8 +546,14 @@ class Clock:
         return self._end is not None and time.perf_counter() >= self._end
 
 
-def _between(left: Prices, right: Prices) -> Prices:
-    return Prices((left.limits + right.limits) / 2.0, (left.links + right.links) / 2.0)
+def _rounded_up(bound: float) -> int:
+    """Return a bound as a whole number, so much above that rounding in doubles cannot make it wrong."""
+    return math.floor(bound + abs(bound) * 1e-12) + 1
+
+
+def _between(left: Prices, right: Prices, part: float) -> Prices:
+    """Return prices that are so far on the way from left to right."""
+    return Prices(*(old + part * (new - old) for old, new in zip(left, right, strict=True)))
 
 
 def plan_workflow(
