@@ -27,7 +27,7 @@ import numpy as np
 
 from apportion.planner.budgets.problem import QUANTUM_TOKENS
 from apportion.planner.budgets.segments import value_curve
-from apportion.planner.problem import FETCH_OUTPUT_TOKENS, MAX_TICKS, MILLION, TICK_MS, UNITS_PER_POINT
+from apportion.planner.problem import FETCH_OUTPUT_TOKENS, MILLION, UNITS_PER_POINT, tick_ms
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -264,7 +264,7 @@ def _compile_modes(problem: Problem) -> Compiled:
     cost[:, last] = _ceil(sent[:, last] * output[:, None], 1000)
     receiver, given = _given(problem, raw.sent[of][:, last], of)
 
-    tick_ms = _tick_ms(problem)
+    ticks_ms = _tick_ms(problem)
     curves = [value_curve(variant) for variant in variants]
     width = max([len(curve.quanta) for curve in curves], default=0)
     floors = _column(variant.floor_tokens for variant in variants)
@@ -278,21 +278,21 @@ def _compile_modes(problem: Problem) -> Compiled:
         tokens=tokens,
         cost=cost,
         window=sent.copy(),
-        ticks=_ceil(raw.latency_ms[of], tick_ms[of][:, None, None]),
+        ticks=_ceil(raw.latency_ms[of], ticks_ms[of][:, None, None]),
         credit=credit,
         chain=chain,
         base_value=_column(v.value_points * UNITS_PER_POINT + _value_of_floor(v) for v in variants),
         base_tokens=floors + _column(variant.contingency_tokens for variant in variants),
         base_cost=_ceil(floors * output, 1000),
         base_window=floors - _column(mode.window or 0 for mode in modes),
-        base_ticks=_ceil(_column(variant.latency_ms for variant in variants), tick_ms[of]),
+        base_ticks=_ceil(_column(variant.latency_ms for variant in variants), ticks_ms[of]),
         max_ticks=np.full(len(modes), NO_LIMIT, dtype=np.int64),
-        tick_ms=tick_ms,
+        tick_ms=ticks_ms,
         preload_ticks=_column(
             0 if agent.preload is None else agent.preload.latency_ms * agent.preload.probability_ppm // MILLION
             for agent in agents
         )
-        // tick_ms,
+        // ticks_ms,
         preload_bytes=_column(0 if agent.preload is None else agent.preload.memory_bytes for agent in agents),
         slopes=_padded([[slope * QUANTUM_TOKENS for slope in curve.slopes] for curve in curves], width),
         quanta=_padded([list(curve.quanta) for curve in curves], width),
@@ -442,9 +442,9 @@ def _given(problem: Problem, sent: Ints, of: Ints) -> tuple[Ints, tuple[Ints, In
 
 
 def _tick_ms(problem: Problem) -> Ints:
-    """Return the length of each agent's ticks: 20 ms, or more where the limit of its stage is long."""
+    """Return the length of each agent's ticks."""
     limits = {stage.id: stage.max_latency_ms for stage in problem.stages}
-    return _column(max(TICK_MS, -(-(limits[agent.stage_id] or 0) // MAX_TICKS)) for agent in problem.agents)
+    return _column(tick_ms(limits[agent.stage_id], len(agent.uses)) for agent in problem.agents)
 
 
 def _limit_latency(compiled: Compiled) -> None:

@@ -27,7 +27,7 @@ from apportion.planner.constraints import LOWEST, Constraints, Relief, latency_l
 from apportion.planner.exact import parameters, run_cp_sat
 from apportion.planner.farkas import prove_infeasible, required_agents
 from apportion.planner.objective import Objective
-from apportion.planner.problem import MAX_TICKS, MILLION, TICK_MS
+from apportion.planner.problem import MILLION, tick_ms
 from apportion.planner.variables import Variables
 
 if TYPE_CHECKING:
@@ -225,8 +225,6 @@ def least_shortfall(compiled: Compiled, starts: list[Choice], *, deterministic_t
     conflict, sure = minimal_conflict(model, names, [nearest, *possible], deterministic_time)
     missing = missing_amounts(compiled, nearest)
     degraded = []
-    if any(name.startswith("latency") and _missing_ms(compiled, nearest, name) is None for name in missing):
-        degraded.append("no latency limit is long enough: more pieces take time than a limit has ticks")
     if not proven:
         degraded.append("the missing amounts may not be the least: the search was stopped")
     if not sure:
@@ -383,21 +381,20 @@ def minimal_conflict(
 
 
 def missing_amounts(compiled: Compiled, choice: Choice) -> dict[str, int]:
-    """Return what the limits lack for a choice, in their units; ticks where no latency limit is long enough."""
+    """Return what the limits lack for a choice, in their units."""
     missing = {name: amount for name, amount in _excess(compiled, choice).items() if amount > 0}
     return {
-        name: amount if (ms := _missing_ms(compiled, choice, name)) is None else ms for name, amount in missing.items()
+        name: _missing_ms(compiled, choice, name) if name.startswith("latency") else amount
+        for name, amount in missing.items()
     }
 
 
-def _missing_ms(compiled: Compiled, choice: Choice, name: str) -> int | None:
-    """Return by how many milliseconds a stage's latency limit must rise for a choice to fit; `None` if none does.
+def _missing_ms(compiled: Compiled, choice: Choice, name: str) -> int:
+    """Return by how many milliseconds a stage's latency limit must rise for a choice to fit.
 
-    A longer limit may have longer ticks, to which all latencies are rounded up again: where more pieces take time than
-    a limit has ticks, none is long enough.
+    A longer limit has longer ticks, to which all latencies are rounded up again. That costs at most a fifth of it, so
+    there is a limit that is long enough.
     """
-    if not name.startswith("latency"):
-        return None
     stage = next(stage for stage in compiled.problem.stages if name == f"latency of stage {stage.id}")
     before = stage.max_latency_ms or 0
     members = [
@@ -406,13 +403,16 @@ def _missing_ms(compiled: Compiled, choice: Choice, name: str) -> int | None:
         if mode != DEFERRED and compiled.problem.agents[agent].stage_id == stage.id
     ]
     limit = before
-    for _ in range(20):
-        tick = max(TICK_MS, -(-limit // MAX_TICKS))
-        needed = max(_ticks(compiled, choice, agent, tick) for agent in members)
-        if needed <= limit // tick:
+    while True:
+        needed = 0
+        for agent in members:
+            tick = tick_ms(limit, len(compiled.problem.agents[agent].uses))
+            ticks = _ticks(compiled, choice, agent, tick)
+            if ticks > limit // tick:
+                needed = max(needed, ticks * tick)
+        if not needed:
             return limit - before
-        limit = max(limit + 1, needed * tick)
-    return None
+        limit = max(limit + 1, needed)
 
 
 def _ticks(compiled: Compiled, choice: Choice, agent: int, tick: int) -> int:

@@ -41,7 +41,7 @@ Pieces, work tokens, its own result and all results reported to it must fit an a
 than its price tier allows: tier 0 holds up to where the first `PriceTier` begins. Work tokens are the floor and whole
 quanta, as many as the last quantile of the demand needs at most. The latency of an agent is that of its variant and of
 the forms it gets, each in whole ticks, rounded up; less, where its files are loaded in advance, the expected saving,
-rounded down. A tick is `TICK_MS` long, or a `MAX_TICKS`th of its stage's limit, rounded up, where that is longer.
+rounded down. How long a tick is depends on the limit and on the number of pieces: see `tick_ms`.
 
 What is worth something
 -----------------------
@@ -81,11 +81,11 @@ MILLION = 1_000_000
 FETCH_OUTPUT_TOKENS = 60
 """Output tokens of the call that fetches a left-out piece back."""
 
-TICK_MS = 20
-"""Latencies count in whole ticks, rounded up."""
+LATENCY_TICKS = 75
+"""Latencies count in whole ticks, rounded up; a stage's latency limit has so many."""
 
-MAX_TICKS = 75
-"""A stage's latency limit has at most so many ticks; where it is long, its ticks are."""
+TICKS_PER_PIECE = 5
+"""A limit has at least so many ticks for each piece: rounding up costs at most a fifth of it."""
 
 SAFE_SUM = 2**53
 """Largest sum that a double holds exactly: bounds are computed with doubles."""
@@ -579,6 +579,20 @@ class Problem(Record):
             agent.id: tuple(use.held_if_kept_by for use in agent.uses if use.held_if_kept_by) for agent in self.agents
         }
         _require_acyclic("agent (held_if_kept_by)", held)
+        _require_acyclic("in the order of the stages,", self._order(held))
+
+    def _order(self, held: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        """Return what begins and ends after what: stages, and the agents in them."""
+        members: dict[str, list[str]] = {stage.id: [] for stage in self.stages}
+        order: dict[str, tuple[str, ...]] = {}
+        for agent in self.agents:
+            members[agent.stage_id].append(f"agent {agent.id}")
+            others = (f"agent {other}" for other in (*agent.after, *held[agent.id]))
+            order[f"agent {agent.id}"] = (f"begin of stage {agent.stage_id}", *others)
+        for stage in self.stages:
+            order[f"begin of stage {stage.id}"] = tuple(f"end of stage {before}" for before in stage.after)
+            order[f"end of stage {stage.id}"] = (f"begin of stage {stage.id}", *members[stage.id])
+        return order
 
     def _require_reserve_within_limit(self) -> None:
         if self.reserve_tokens > (self.max_tokens or 0):
@@ -711,6 +725,19 @@ def _require_unique(noun: str, ids: Iterable[str]) -> None:
     twice = [name for name, count in Counter(ids).items() if count > 1]
     if twice:
         raise ProblemError(f"{noun} {twice[0]!r} is there twice", hint="Give each an id of its own")
+
+
+def tick_ms(limit_ms: int | None, pieces: int) -> int:
+    """Return how long a tick is, in milliseconds: one where there is no limit.
+
+    Args:
+        limit_ms: Latency limit of the agent's stage.
+        pieces: How many pieces of context the agent gets.
+
+    >>> tick_ms(1_500, pieces=10), tick_ms(1_500, pieces=99), tick_ms(None, pieces=10)
+    (20, 3, 1)
+    """
+    return max(1, -(-(limit_ms or 0) // max(LATENCY_TICKS, TICKS_PER_PIECE * (pieces + 1))))
 
 
 def _require_known(where: str, field: str, noun: str, name: str, known: Iterable[str]) -> None:

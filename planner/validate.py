@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.planner.budgets.problem import PROBABILITY_SCALE, QUANTUM_TOKENS
 from apportion.planner.plan import OPTIMAL_GAP
-from apportion.planner.problem import FETCH_OUTPUT_TOKENS, MAX_TICKS, MILLION, TICK_MS, UNITS_PER_POINT
+from apportion.planner.problem import FETCH_OUTPUT_TOKENS, MILLION, UNITS_PER_POINT, tick_ms
 from apportion.records import Action
 
 if TYPE_CHECKING:
@@ -448,8 +448,7 @@ def _call_prices(prices: TokenPrices, agent: Agent) -> tuple[int, int]:
 
 def _latency(index: _Index, run: _Run) -> int:
     """Return the time on the way to the first answer, in whole ticks that are counted in ms."""
-    limit = index.stages[run.agent.stage_id].max_latency_ms or 0
-    tick = max(TICK_MS, _up(limit, MAX_TICKS))
+    tick = tick_ms(index.stages[run.agent.stage_id].max_latency_ms, len(run.agent.uses))
     ticks = _up(run.variant.latency_ms, tick)
     for piece in run.pieces:
         if piece.form is not None and piece.form.latency_ms:

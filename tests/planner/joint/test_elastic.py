@@ -185,14 +185,16 @@ def test_missing_latency_is_enough_where_a_longer_limit_has_longer_ticks() -> No
     assert violations(enough, found.nearest) == ()
 
 
-def test_it_is_said_where_no_latency_limit_is_long_enough() -> None:
-    forms = (Form(action=Action.MASK, tokens=0, latency_ms=1),)
+def test_a_latency_limit_that_is_long_enough_is_found_for_many_pieces() -> None:
+    forms = (Form(action=Action.MASK, tokens=0, latency_ms=1_000),)
     items = tuple(Item(id=f"i{number}", tokens=50, forms=forms) for number in range(80))
     agent = agent_of("a", uses=tuple(ItemUse(item_id=item.id) for item in items), can_expand=True)
     problem = problem_of(agent, items=items, stages=(Stage(id="s", max_latency_ms=60_000),), max_tokens=100)
     found = floor_or_conflict(compile_problem(problem))
     assert isinstance(found, Infeasible)
-    assert found.degraded == ("no latency limit is long enough: more pieces take time than a limit has ticks",)
+    assert 18_000 <= found.missing["latency of stage s"] <= 40_000
+    enough = compile_problem(raised(problem, found.missing))
+    assert violations(enough, found.nearest) == ()
 
 
 def test_the_end_of_a_price_tier_is_not_a_limit_that_could_be_raised() -> None:
