@@ -42,7 +42,7 @@ def test_a_changed_copy_has_a_fingerprint_and_records_of_its_own(
 
 
 def test_an_agent_cannot_wait_for_one_of_a_later_stage() -> None:
-    stages = [{"id": "first"}, {"id": "second", "after": ["first"]}]
+    stages: list[dict[str, Any]] = [{"id": "first"}, {"id": "second", "after": ["first"]}]
     waiting = {"id": "a", "stage_id": "first", "after": ["b"]}
     with pytest.raises(InputError, match=r"in the order of the stages.* waits for itself"):
         problem_of([waiting, {"id": "b", "stage_id": "second"}], stages=stages)
@@ -50,7 +50,7 @@ def test_an_agent_cannot_wait_for_one_of_a_later_stage() -> None:
 
 
 def test_an_agent_cannot_hold_what_one_of_a_later_stage_will_get() -> None:
-    stages = [{"id": "first"}, {"id": "second", "after": ["first"]}]
+    stages: list[dict[str, Any]] = [{"id": "first"}, {"id": "second", "after": ["first"]}]
     items = [{"id": "file", "tokens": 100}]
     uses = [{"item_id": "file"}]
     held = [{"item_id": "file", "held_if_kept_by": "b"}]
