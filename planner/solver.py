@@ -2,9 +2,11 @@
 
     1. Prices on limits and links: a bound on every plan, and columns on the way (`dual`, `columns`).
     2. If what the agents do at no price fits, nothing is better, and no solver is needed.
-    3. The linear relaxation of the master problem moves the prices; the dynamic programs of the agents turn them into
-       a tighter bound and better columns (`master`, column generation).
-    4. CP-SAT is asked for a plan within the wanted gap of the bound. If it refuses, the pool is widened.
+    3. CP-SAT is asked for a plan within the wanted gap of the bound.
+    4. If it refuses, the linear relaxation of the master problem moves the prices; the dynamic programs of the agents
+       turn them into a tighter bound and better columns, and it is asked again (`master`, column generation). Of many
+       agents the relaxation leaves only a few torn, and CP-SAT decides about those. What prices cannot prove is split
+       into cases (`branching`).
     5. Second phase: among plans of nearly that value, CP-SAT looks for a cheap one. Then memory goes to what saves most
        time; a thorough search asks for the fastest plan of that value and cost, and for the one nearest to the running.
     6. Whatever comes out passes a validator that shares no code with this.
