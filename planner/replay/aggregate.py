@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apportion.planner.replay.baselines import BASELINES
-from apportion.planner.replay.results import CallFigures, Totals, WorkflowResult, add_pairs
+from apportion.planner.replay.results import CallFigures, StageFigures, Totals, WorkflowResult, add_pairs
 from apportion.planner.report.schema import (
     AgainstRow,
     AgainstSource,
@@ -32,6 +32,7 @@ from apportion.planner.report.schema import (
     SourceRow,
     Stability,
     Variance,
+    VarianceFigures,
     WorkflowRow,
     WorstWorkflow,
 )
@@ -240,8 +241,18 @@ def _percentiles(values: Sequence[float]) -> Percentiles:
 
 def _variance(results: Sequence[WorkflowResult]) -> Variance:
     stages = [stage for result in results for stage in result.stages if stage.used_tokens > 0]
+    of_agent: defaultdict[str, list[StageFigures]] = defaultdict(list)
+    for stage in stages:
+        of_agent[stage.agent].append(stage)
+    often = sorted(of_agent, key=lambda agent: (-len(of_agent[agent]), agent))
+    return Variance(
+        **_variance_of(stages).model_dump(), by_agent={agent: _variance_of(of_agent[agent]) for agent in often}
+    )
+
+
+def _variance_of(stages: Sequence[StageFigures]) -> VarianceFigures:
     if not stages:
-        return Variance(count=0, coverage=None, width=None, bias=None)
+        return VarianceFigures(count=0, coverage=None, width=None, bias=None)
     allocated = [
         (stage.allocated_tokens - stage.used_tokens) / stage.used_tokens
         for stage in stages
@@ -249,7 +260,7 @@ def _variance(results: Sequence[WorkflowResult]) -> Variance:
     ]
     budgeted = [(stage.allocated_tokens, stage.used_tokens) for stage in stages if stage.allocated_tokens is not None]
     used = sum(stage.used_tokens for stage in stages)
-    return Variance(
+    return VarianceFigures(
         count=len(stages),
         coverage=_share(sum(stage.used_tokens <= stage.likely_tokens for stage in stages), len(stages)),
         width=round(median(stage.likely_tokens / stage.used_tokens for stage in stages), 4),

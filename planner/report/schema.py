@@ -137,8 +137,8 @@ class PlanSummary(_Part):
     degraded: dict[str, int] = Field(default_factory=dict)
 
 
-class Variance(_Part):
-    """Planned against used, per agent and stage.
+class VarianceFigures(_Part):
+    """Planned against used, of some agent runs in their stages.
 
     Attributes:
         count: Number of (agent run, stage) pairs.
@@ -155,6 +155,16 @@ class Variance(_Part):
     bias: float | None
     weighted_width: float | None = None
     weighted_bias: float | None = None
+
+
+class Variance(VarianceFigures):
+    """Planned against used, per agent run and stage.
+
+    Attributes:
+        by_agent: The same of each agent type, the most frequent first.
+    """
+
+    by_agent: dict[str, VarianceFigures] = Field(default_factory=dict)
 
 
 class WorstWorkflow(_Part):

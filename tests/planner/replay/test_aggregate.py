@@ -6,7 +6,7 @@ import pytest
 
 from apportion.planner.planner import PlanOptions
 from apportion.planner.replay.aggregate import RunFacts, build_report
-from apportion.planner.replay.results import Totals, WorkflowResult
+from apportion.planner.replay.results import StageFigures, Totals, WorkflowResult
 from apportion.prices import prices_as_of
 from apportion.telemetry.reading import SkipLog
 
@@ -61,3 +61,15 @@ def test_without_any_price_no_share_is_claimed() -> None:
     found = report(result("1", bill=None))
     assert (found.dearer.of, found.dearer.share, found.worst_workflow) == (0, None, None)
     assert found.ledgers.bill_usd.baseline is None
+
+
+def test_planned_against_used_is_told_for_each_agent_type() -> None:
+    one, two = result("1", bill=None), result("2", bill=None)
+    one.stages = [StageFigures("main", 100, 80, 50.0), StageFigures("reviewer", 100, None, 400.0)]
+    two.stages = [StageFigures("main", 100, 80, 160.0), StageFigures("main", 100, 80, 0.0)]
+    variance = report(one, two).variance
+    assert (variance.count, variance.coverage) == (3, pytest.approx(1 / 3, abs=1e-6))
+    assert list(variance.by_agent) == ["main", "reviewer"]
+    main, reviewer = variance.by_agent.values()
+    assert (main.count, main.coverage, main.weighted_bias) == (2, 0.5, pytest.approx((160 - 210) / 210, abs=1e-6))
+    assert (reviewer.count, reviewer.coverage, reviewer.width, reviewer.bias) == (1, 0.0, 0.25, None)
