@@ -11,7 +11,7 @@ the likelier a new one is. A context that was never seen changes nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+
+
+class _Shares(NamedTuple):
+    """What one context adds: the weight of shorter contexts, and the shares of the steps that were seen."""
+
+    shorter: float
+    places: NDArray[np.intp]
+    seen: NDArray[np.float64]
 
 
 class BackoffCounts:
@@ -37,6 +45,7 @@ class BackoffCounts:
 
     def __init__(self, max_order: int) -> None:
         self.max_order = max_order
+        self._shares: dict[tuple[str, ...], _Shares] = {}
         self._after: dict[tuple[str, ...], dict[str, int]] = {}
         self._totals: dict[tuple[str, ...], int] = {}
 
@@ -49,6 +58,7 @@ class BackoffCounts:
         after = self._after.setdefault(context, {})
         after[step] = after.get(step, 0) + count
         self._totals[context] = self._totals.get(context, 0) + count
+        self._shares.pop(context, None)
 
     @property
     def steps(self) -> set[str]:
@@ -67,7 +77,7 @@ class BackoffCounts:
         Args:
             context: The earlier steps, the latest last.
             base: Probabilities before anything is counted, of shape (n,), summing to 1.
-            index: Where in the result each step that was ever counted stands.
+            index: Where in the result each step that was ever counted stands; always the same for these counts.
 
         Returns:
             Array of shape (n,) that sums to 1.
@@ -75,14 +85,23 @@ class BackoffCounts:
         found = base.copy()
         for order in range(min(self.max_order, len(context)) + 1):
             key = tuple(context[len(context) - order :])
-            after = self._after.get(key)
-            if after is None:
+            shares = self._shares.get(key) or self._shares_of(key, index)
+            if shares is None:
                 break
-            weight = 1 / (self._totals[key] + len(after))
-            found *= len(after) * weight
-            for step, count in after.items():
-                found[index[step]] += count * weight
+            found *= shares.shorter
+            found[shares.places] += shares.seen
         return found
+
+    def _shares_of(self, context: tuple[str, ...], index: Mapping[str, int]) -> _Shares | None:
+        """Return what a context says; kept, because the same contexts come again and again."""
+        after = self._after.get(context)
+        if after is None:
+            return None
+        whole = self._totals[context] + len(after)
+        places = np.array([index[step] for step in after])
+        shares = _Shares(len(after) / whole, places, np.array(list(after.values())) / whole)
+        self._shares[context] = shares
+        return shares
 
     def to_state(self) -> dict[str, Any]:
         """Return the counts as names and arrays: a row per context and step, names as positions in `names`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
 PRIOR_STEPS = 20
 """How many held-out steps of a source the weights of all sources are worth."""
 
-OFFSET_SCALE = 0.5
-"""How freely a source's calibration may differ: standard deviation of its offset in log odds, before any data."""
+CORRECTION_SCALE = 0.25
+"""How freely the calibration of a source may differ: standard deviation of slope and intercept before any data."""
+
+LEAST_PROBABILITY = 0.002
+"""Probabilities nearer to 0 or 1 are taken as this near."""
 
 ITERATIONS = 60
 """Rounds of expectation maximisation; the weights hardly change after 30."""
@@ -45,16 +49,24 @@ class Held(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """A logistic curve over log odds, with an offset for each known source (Platt 1999)."""
+    """A logistic curve over log odds (Platt 1999), corrected for each known source.
+
+    Attributes:
+        slope: Slope over all sources.
+        intercept: Intercept over all sources.
+        corrections: What is added to slope and intercept in a source, drawn towards 0.
+    """
 
     slope: float = 1.0
     intercept: float = 0.0
-    offsets: Mapping[str, float] = {}
+    corrections: Mapping[str, tuple[float, float]] = {}
 
     def confidence(self, probability: float, source: str | None) -> float:
         """Return how often a step of that probability comes, in (0, 1)."""
-        offset = 0.0 if source is None else self.offsets.get(source, 0.0)
-        return float(1 / (1 + np.exp(-(self.slope * _log_odds(probability) + self.intercept + offset))))
+        slope, intercept = (0.0, 0.0) if source is None else self.corrections.get(source, (0.0, 0.0))
+        # A curve that falls would prefer doubt to certainty: level is the least that may be learned.
+        rise = max(0.0, self.slope + slope)
+        return 1 / (1 + math.exp(-(rise * _log_odds(probability) + self.intercept + intercept)))
 
     @classmethod
     def fit(cls, probabilities: Sequence[float], hits: Sequence[bool], sources: Sequence[str]) -> Self:
@@ -62,15 +74,39 @@ class Calibration(NamedTuple):
         from sklearn.linear_model import LogisticRegression
 
         known = sorted(set(sources))
-        odds = [_log_odds(each) for each in (*probabilities, *ANCHORS, *ANCHORS)]
+        odds = np.array([_log_odds(each) for each in (*probabilities, *ANCHORS, *ANCHORS)])
         here = np.array([[source == each for each in known] for source in (*sources, *[None] * 2 * len(ANCHORS))])
         outcomes = [*hits, *[True] * len(ANCHORS), *[False] * len(ANCHORS)]
         importance = [*[1.0] * len(hits), *ANCHORS, *[1 - each for each in ANCHORS]]
-        fitted = LogisticRegression(C=1.0, max_iter=500)
-        fitted.fit(np.column_stack([odds, here * OFFSET_SCALE]), outcomes, sample_weight=importance)
-        slope, *offsets = fitted.coef_[0]
-        scaled = {source: float(each) * OFFSET_SCALE for source, each in zip(known, offsets, strict=True)}
-        return cls(float(slope), float(fitted.intercept_[0]), scaled)
+        scaled = here * CORRECTION_SCALE
+        fitted = LogisticRegression(C=1.0, max_iter=1000)
+        fitted.fit(np.column_stack([odds, odds[:, None] * scaled, scaled]), outcomes, sample_weight=importance)
+        slope, *rest = (float(each) for each in fitted.coef_[0])
+        steps = [each * CORRECTION_SCALE for each in rest]
+        pairs = zip(steps[: len(known)], steps[len(known) :], strict=True)
+        return cls(slope, float(fitted.intercept_[0]), dict(zip(known, pairs, strict=True)))
+
+    def to_state(self) -> dict[str, Any]:
+        """Return the curve as numbers and names."""
+        return {
+            "slope": self.slope,
+            "intercept": self.intercept,
+            "corrections": {source: list(pair) for source, pair in self.corrections.items()},
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """Return the curve from what `to_state` returned.
+
+        Raises:
+            ValueError: It is not finite.
+            KeyError: A part is missing.
+        """
+        pairs = {str(source): (float(slope), float(add)) for source, (slope, add) in state["corrections"].items()}
+        made = cls(float(state["slope"]), float(state["intercept"]), pairs)
+        if not np.isfinite([made.slope, made.intercept, *(each for pair in pairs.values() for each in pair)]).all():
+            raise ValueError("the calibration is not finite")
+        return made
 
 
 class Mixture:
@@ -123,7 +159,7 @@ class Mixture:
         return {
             "sources": named,
             "weights": np.array([self.weights_[source] for source in (None, *named)]),
-            "calibration": self.calibration_._asdict() | {"offsets": dict(self.calibration_.offsets)},
+            "calibration": self.calibration_.to_state(),
         }
 
     @classmethod
@@ -139,11 +175,7 @@ class Mixture:
         if weights.shape != (len(sources), len(EXPERTS)) or not (np.isfinite(weights) & (weights > 0)).all():
             raise ValueError("the weights of the experts are not usable")
         made.weights_ = dict(zip(sources, weights, strict=True))
-        saved = state["calibration"]
-        offsets = {str(source): float(offset) for source, offset in saved["offsets"].items()}
-        made.calibration_ = Calibration(float(saved["slope"]), float(saved["intercept"]), offsets)
-        if not np.isfinite([made.calibration_.slope, made.calibration_.intercept, *offsets.values()]).all():
-            raise ValueError("the calibration is not finite")
+        made.calibration_ = Calibration.from_state(state["calibration"])
         return made
 
 
@@ -182,5 +214,5 @@ def _with_top(probabilities: NDArray[np.float64], top: int, confidence: float) -
 
 
 def _log_odds(probability: float) -> float:
-    clipped = min(max(probability, 1e-6), 1 - 1e-6)
-    return float(np.log(clipped / (1 - clipped)))
+    clipped = min(max(probability, LEAST_PROBABILITY), 1 - LEAST_PROBABILITY)
+    return math.log(clipped / (1 - clipped))

@@ -11,8 +11,8 @@ What happens in `fit`:
 2. The experts are mixed linearly (`mixture`). The weights are those under which the held-out steps are likeliest, for
    each source, drawn towards those of all sources. An expert that does not help on held-out workflows, such as the
    reader of the text in some sources, thus gets next to no weight.
-3. The probability of the likeliest step is calibrated by a logistic curve with an offset per source. The other
-   probabilities are scaled so that the sum stays 1.
+3. The probability of the likeliest step is calibrated by a logistic curve, corrected per source. The others are
+   scaled so that the sum stays 1.
 4. The experts learn from all workflows.
 
 A forecast abstains where its confidence does not exceed `min_confidence`, where too few earlier steps are behind it,

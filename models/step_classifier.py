@@ -55,7 +55,7 @@ class StepClassifier:
     Attributes:
         outcomes_: Names of the steps that are told apart; fewer than two mean that nothing could be learned.
         columns_: Position of each indicator, behind the slots for words.
-        weights_: Array of shape (n_outcomes, n_columns + 1), the intercept last.
+        weights_: Array of shape (n_columns + 1, n_outcomes), the intercepts last; no columns where nothing was learned.
         covered_: Share of the training steps that these outcomes are, in [0, 1].
     """
 
@@ -63,7 +63,7 @@ class StepClassifier:
         self.reads_text = reads_text
         self.outcomes_: list[str] = []
         self.columns_: dict[str, int] = {}
-        self.weights_: NDArray[np.float64] = np.zeros((0, 1))
+        self.weights_: NDArray[np.float64] = np.zeros((1, 0))
         self.covered_ = 0.0
 
     def fit(self, steps: Sequence[Step]) -> Self:
@@ -74,7 +74,7 @@ class StepClassifier:
         self.covered_ = len(used) / max(1, len(steps))
         names = dict.fromkeys(name for step in used for name in _indicators(step))
         self.columns_ = {name: WORD_SLOTS + nth for nth, name in enumerate(names)}
-        self.weights_ = np.zeros((0, WORD_SLOTS + len(names) + 1))
+        self.weights_ = np.zeros((WORD_SLOTS + len(names) + 1, 0))
         if len(self.outcomes_) > 1:
             self.weights_ = self._fitted(used)
         return self
@@ -90,13 +90,13 @@ class StepClassifier:
         ends = np.cumsum([0, *map(len, rows)])
         cells = [cell for row in rows for cell in row]
         columns, values = [column for column, _ in cells], [value for _, value in cells]
-        features = csr_array((values, columns, ends), shape=(len(rows), self.weights_.shape[1] - 1))
+        features = csr_array((values, columns, ends), shape=(len(rows), len(self.weights_) - 1))
         estimator = LogisticRegression(C=INVERSE_PENALTY, max_iter=MAX_ITERATIONS, tol=1e-3)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # good enough is good enough: it is weighed later
             estimator.fit(features, [step.name for step in steps])
-        weights = np.column_stack([estimator.coef_, estimator.intercept_])
-        return weights if len(weights) > 1 else np.vstack([np.zeros_like(weights), weights])
+        weights = np.vstack([estimator.coef_.T, estimator.intercept_])
+        return weights if weights.shape[1] > 1 else np.hstack([np.zeros_like(weights), weights])
 
     def probabilities(self, step: Step) -> NDArray[np.float64] | None:
         """Return the probability of each of `outcomes_` as the name of a step, or `None` where nothing was learned.
@@ -104,11 +104,10 @@ class StepClassifier:
         Returns:
             Array of shape (n_outcomes,) that sums to 1. The step's own name is not looked at.
         """
-        if not len(self.weights_):
+        if not self.weights_.size:
             return None
-        cells = self._features(step)
-        columns, values = [column for column, _ in cells], np.array([value for _, value in cells])
-        scores = self.weights_[:, columns] @ values + self.weights_[:, -1]
+        columns, values = zip(*self._features(step), (len(self.weights_) - 1, 1.0), strict=True)
+        scores = np.array(values) @ self.weights_[list(columns)]
         odds = np.exp(scores - scores.max())
         return np.asarray(odds / odds.sum())
 
@@ -143,7 +142,7 @@ class StepClassifier:
         made.columns_ = {str(name): WORD_SLOTS + nth for nth, name in enumerate(state["columns"])}
         made.weights_, made.covered_ = state["weights"], float(state["covered"])
         known = len(made.outcomes_) if len(made.outcomes_) > 1 else 0
-        shape = (known, WORD_SLOTS + len(made.columns_) + 1)
+        shape = (WORD_SLOTS + len(made.columns_) + 1, known)
         if made.weights_.shape != shape or made.weights_.dtype != np.float64 or not np.isfinite(made.weights_).all():
             raise ValueError("the weights of a classifier do not fit its outcomes and columns")
         return made
