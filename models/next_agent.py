@@ -183,11 +183,11 @@ class _NextModel:
         folds = [list(self._hold_out(*fold)) for fold in _folds(steps, self.folds)]
         held = [each for fold in folds for _, each in fold]
         self.held_out_steps_ = len(held)
-        self.quality_ = judge(list(self._cross_judged(folds)))
         self.mixture_ = Mixture().fit(held)
         self.experts_ = self._learned(steps)
         self.steps_ = {}
         self._note_sources(steps)
+        self.quality_ = judge(list(self._cross_judged(folds)))
         return self
 
     def partial_fit(self, workflows: Iterable[WorkflowLog | StoredWorkflow]) -> Self:
@@ -210,31 +210,37 @@ class _NextModel:
         source: str | None = None,
         agent: str | None = None,
     ) -> NextForecast:
-        """Return what comes after a history.
+        """Return what comes after a history; before anything is learned, a forecast that abstains.
 
         Args:
             history: Names of the steps so far, the latest last; for tools with `END` where a turn ended.
             task_text: What was asked last, or `None`.
             source: Where the workflow runs, as in its log (`WorkflowLog.source`), or `None` for anywhere.
             agent: For tools, the agent that calls them, or `None`.
-
-        Raises:
-            InputError: Nothing was learned yet.
         """
         return self.forecast(Step("", source or "", agent, tuple(history[-WINDOW:]), task_text, ""), source)
 
     def forecast(self, step: Step, source: str | None) -> NextForecast:
         """Return what comes in place of a step, whose own name is not looked at; see `predict`."""
-        if not self.steps_:
-            raise InputError("the model has learned nothing yet", hint="Train it first: apportion train")
         held = Held(step.source, self.experts_.opinions(step), step.name, self.experts_.seen_after(step, source))
         return self._forecast(held, self.mixture_, source, known=source is None or source in self.steps_)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return how good forecasts of held-out workflows were, a row for each source, as found by `fit`."""
+        return [each.model_dump() for each in self.quality_]
+
+    def evaluate(self, workflows: Iterable[WorkflowLog | StoredWorkflow]) -> list[dict[str, Any]]:
+        """Return how good forecasts of the steps of workflows are, a row for each source."""
+        steps = (step for workflow in workflows for step in self.steps_of(workflow))
+        return [each.model_dump() for each in judge([(step, self.forecast(step, step.source)) for step in steps])]
 
     def _forecast(self, held: Held, mixture: Mixture, source: str | None, *, known: bool) -> NextForecast:
         names, mixed = held.opinions.names, mixture.probabilities(held.opinions, source).tolist()
         order = sorted(range(len(mixed)), key=mixed.__getitem__, reverse=True)
         likeliest, confidence = names[order[0]], mixed[order[0]]
-        reason = self._abstention(likeliest, confidence, held.samples) if known else f"{source!r} is a new source"
+        reason = self._abstention(likeliest, confidence, held.samples)
+        if not known and self.steps_:
+            reason = f"{source!r} is a new source"
         return NextForecast.model_construct(
             likeliest=likeliest,
             confidence=confidence,
@@ -244,6 +250,8 @@ class _NextModel:
         )
 
     def _abstention(self, likeliest: str, confidence: float, samples: int) -> str | None:
+        if not self.steps_:
+            return "nothing was learned yet"
         if not self.held_out_steps_:
             return "too few workflows to tell how good a forecast is"
         if samples < self.min_samples:
