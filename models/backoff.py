@@ -128,9 +128,8 @@ class BackoffCounts:
             raise ValueError("a table of counts has no usable order or names")
         if not (isinstance(table, np.ndarray) and table.dtype == np.int64 and table.shape[1:] == (max_order + 2,)):
             raise ValueError("a table of counts has a wrong shape or type")
-        if len(table) and (
-            table[:, :-2].min(initial=0) < -1 or table[:, -2:].min() < 0 or table[:, :-1].max() >= len(names)
-        ):
+        lowest = [*[-1] * max_order, 0, 1]
+        if (table < lowest).any() or (table[:, :-1] >= len(names)).any():
             raise ValueError("a table of counts names what it does not hold, or counts less than one")
         counts = cls(max_order)
         for *context, step, count in table.tolist():

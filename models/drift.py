@@ -224,6 +224,6 @@ def _score(interval: Interval, observed: float) -> float:
     """Return how many times as wide about its middle an interval must be to hold an outcome."""
     middle, half = (interval.low + interval.high) / 2, (interval.high - interval.low) / 2
     distance = abs(observed - middle)
-    if distance == 0:
-        return 0.0
-    return distance / half if half > 0 else math.inf
+    if interval.low <= observed <= interval.high:
+        return min(1.0, distance / half) if half > 0 else 0.0
+    return max(math.nextafter(1, 2), distance / half) if half > 0 else math.inf
