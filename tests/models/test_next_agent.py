@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from apportion.telemetry.events import WorkflowLog
 
 NAMES = ["plan", "code", "review", "test"]
-Relay = "Callable[..., WorkflowLog]"
 
 
 def random_steps(seed: int, *, workflows: int = 30, source: str = "s", sure: float = 0.75) -> list[Step]:
