@@ -24,13 +24,13 @@ class ReliabilityBin(NamedTuple):
 
     Attributes:
         low: Lowest confidence of the bin, in [0, 1].
-        count: Number of forecasts.
+        forecasts: Number of forecasts.
         confidence: Their mean confidence, in [0, 1].
         hit_rate: Share of them that came true, in [0, 1].
     """
 
     low: float
-    count: int
+    forecasts: int
     confidence: float
     hit_rate: float
 
@@ -51,7 +51,7 @@ def reliability(confidences: ArrayLike, hits: ArrayLike, *, bins: int = BINS) ->
     return [
         ReliabilityBin(
             low=int(each) / bins,
-            count=int((number == each).sum()),
+            forecasts=int((number == each).sum()),
             confidence=float(confidence[number == each].mean()),
             hit_rate=float(hit[number == each].mean()),
         )
@@ -76,10 +76,10 @@ def calibration_error(confidences: ArrayLike, hits: ArrayLike, *, bins: int = BI
     0.1
     """
     found = reliability(confidences, hits, bins=bins)
-    total = sum(each.count for each in found)
+    total = sum(each.forecasts for each in found)
     if not total:
         return float("nan")
-    return sum(each.count * abs(each.confidence - each.hit_rate) for each in found) / total
+    return sum(each.forecasts * abs(each.confidence - each.hit_rate) for each in found) / total
 
 
 def calibration_noise(confidences: ArrayLike, *, bins: int = BINS, draws: int = 200, seed: int = 0) -> float:

@@ -287,7 +287,7 @@ def _dump(name: str, model: Any) -> bytes:
 
     if not _MODEL_NAME.fullmatch(name):
         raise InputError(f"{name!r} cannot be the name of a model", hint="Use small letters, digits and underscores")
-    content = skops.io.dumps(_state_of(model), compression=zipfile.ZIP_DEFLATED)
+    content: bytes = skops.io.dumps(_state_of(model), compression=zipfile.ZIP_DEFLATED)
     _refuse_foreign(Path(f"{name}{SUFFIX}"), content)
     return content
 

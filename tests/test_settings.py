@@ -324,6 +324,7 @@ def test_the_keys_are_pinned() -> None:
         "token_optimization.target_reduction",
         "telemetry.store_path",
         "telemetry.capture_content",
+        "telemetry.models_path",
         "replay.jobs",
     ]
     assert sorted(module._PATH_KEYS) == ["telemetry.store_path"]

@@ -24,9 +24,9 @@ def test_the_examples_run() -> None:
 def test_bins_hold_every_forecast_once_and_keep_the_means(pairs: list[tuple[float, bool]]) -> None:
     confidences, hits = [each for each, _ in pairs], [each for _, each in pairs]
     found = reliability(confidences, hits)
-    assert sum(each.count for each in found) == len(pairs)
-    assert sum(each.count * each.confidence for each in found) == pytest.approx(sum(confidences))
-    assert sum(each.count * each.hit_rate for each in found) == pytest.approx(sum(hits))
+    assert sum(each.forecasts for each in found) == len(pairs)
+    assert sum(each.forecasts * each.confidence for each in found) == pytest.approx(sum(confidences))
+    assert sum(each.forecasts * each.hit_rate for each in found) == pytest.approx(sum(hits))
     assert 0 <= calibration_error(confidences, hits) <= 1
 
 
