@@ -324,6 +324,14 @@ def test_the_keys_are_pinned() -> None:
         "token_optimization.target_reduction",
         "telemetry.store_path",
         "telemetry.capture_content",
+        "telemetry.models_path",
         "replay.jobs",
     ]
-    assert sorted(module._PATH_KEYS) == ["telemetry.store_path"]
+    assert sorted(module._PATH_KEYS) == ["telemetry.models_path", "telemetry.store_path"]
+
+
+def test_the_models_lie_beside_the_store_unless_a_setting_says_otherwise(project: Path) -> None:
+    telemetry = load(project, telemetry__store_path=project / "a.db").settings.telemetry
+    assert telemetry.models_folder == project / "a.db.models"
+    chosen = load(project, telemetry__store_path=project / "a.db", telemetry__models_path=project / "m")
+    assert chosen.settings.telemetry.models_folder == project / "m"

@@ -64,12 +64,20 @@ class TelemetrySettings(Record):
     capture_content: bool = Field(
         default=False, description="Keep the text of imported logs (redacted), not only hashes and counts."
     )
+    models_path: Path | None = Field(
+        default=None, description="Folder of the trained models; unset means beside the telemetry store."
+    )
 
     @property
     def database(self) -> Path:
         """The file of the store, wherever it is."""
         default = platformdirs.user_data_path("apportion", appauthor=False) / "apportion.db"
         return (self.store_path or default).expanduser()
+
+    @property
+    def models_folder(self) -> Path:
+        """The folder of trained models, wherever it is."""
+        return (self.models_path or self.database.with_name(f"{self.database.name}.models")).expanduser()
 
 
 class ReplaySettings(Record):
@@ -202,6 +210,7 @@ _VALUES = {
     "token_optimization.target_reduction": "a share from 0 to 1 (0.5 means half), or none",
     "telemetry.store_path": "the path of a file, or none",
     "telemetry.capture_content": "true or false",
+    "telemetry.models_path": "the path of a folder, or none",
     "replay.jobs": "a whole number from 1 to 1024, or none",
 }
 """What may be given for each setting, for hints."""

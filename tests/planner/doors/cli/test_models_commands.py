@@ -1,0 +1,189 @@
+"""`apportion train` and `apportion models`, run as users run them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from apportion.models import training
+from apportion.planner.doors.cli import main
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+class Answer:
+    """What a command printed, and how it ended."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def run(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """Runs a command in this process."""
+
+    def command(*arguments: str | Path) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["apportion", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        printed = capsys.readouterr()
+        return Answer(code, printed.out, printed.err)
+
+    return command
+
+
+def write_log(path: Path, first: int, last: int) -> Path:
+    """Write workflows in which plan, code and review follow each other, each reading and editing."""
+    lines = []
+    for number in range(first, last):
+        about = {"workflow_id": f"w{number}", "source": "tests", "framework": "handmade", "model": "m"}
+        for nth, agent in enumerate(["plan", "code", "review"]):
+            run = {"agent": agent, "agent_run": f"r{nth}"}
+            for call, tool in enumerate(["Read", "Edit"]):
+                what = {"kind": "tool_call", "name": tool, "content": "{}", "call": 2 * nth + call}
+                lines.append(json.dumps({**about, **run, **what, "step": 2 * nth + call}))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_training_from_the_store_saves_a_version_that_can_be_listed_and_shown(
+    run: Callable[..., Answer], place: Path
+) -> None:
+    run("import", write_log(place / "log.jsonl", 0, 24))
+    answer = run("train", "--report")
+    assert answer.code == 0, answer.err
+    assert answer.out.startswith("trained version 0001-")
+    assert "24 workflows" in answer.out
+    assert "24 of them without texts" in answer.out
+    assert "calibration" in answer.out
+    folder = place / "data" / "apportion" / "apportion.db.models"
+    (version,) = (path.name for path in folder.glob("0001-*"))
+    listed = run("models", "list", "--json").json()
+    assert (listed["folder"], listed["current"], listed["problem"]) == (str(folder), version, None)
+    assert [each["version"] for each in listed["versions"]] == [version]
+    assert f"in use: {version}" in run("models", "list").out
+    shown = run("models", "show", "--json").json()
+    assert shown["data"]["sources"] == {"tests": 24}
+    assert [row["source"] for row in shown["metrics"]["next_agent"]] == ["all sources", "tests"]
+    assert "100 %" in run("models", "show", version).out
+
+
+def test_training_again_keeps_the_version_until_something_is_new(run: Callable[..., Answer], place: Path) -> None:
+    run("import", write_log(place / "one.jsonl", 0, 20))
+    first = run("train", "--json", "-").json()
+    assert first["new"] is True
+    again = run("train", "--json", "-").json()
+    assert (again["new"], again["version"]) == (False, first["version"])
+    assert run("train").out.startswith(f"nothing new: kept version {first['version']}")
+    run("import", write_log(place / "two.jsonl", 20, 30))
+    grown = run("train", "--json", "-").json()
+    assert (grown["new"], grown["version"][:5], grown["data"]["workflows"]) == (True, "0002-", 30)
+    forced = run("train", "--force", "--json", "-").json()
+    assert (forced["new"], forced["version"][:5]) == (True, "0003-")
+
+
+def test_a_damaged_version_is_refused_and_trained_anew(run: Callable[..., Answer], place: Path) -> None:
+    log = write_log(place / "log.jsonl", 0, 20)
+    run("train", "--from", log, "--models", place / "m")
+    (file,) = (place / "m").glob("*/next_agent.skops")
+    file.write_bytes(file.read_bytes()[:-9])
+    answer = run("models", "show", "--models", place / "m")
+    assert answer.code == 2
+    assert "is not the file that was saved" in answer.err
+    assert "hint: Train again: apportion train" in answer.err
+    assert run("train", "--from", log, "--models", place / "m").out.startswith("trained version 0002-")
+    (place / "m" / "current").write_text("nonsense")
+    assert "names no version" in run("models", "list", "--models", place / "m").out
+    manifest = next((place / "m").glob("0001-*/manifest.json"))
+    manifest.write_text("{}")
+    listed = run("models", "list", "--models", place / "m")
+    assert listed.code == 0
+    assert "cannot be used: is no manifest of models" in listed.out
+    assert "problem" in run("models", "list", "--models", place / "m", "--json").json()["versions"][0]
+
+
+def test_an_evaluation_says_whether_the_workflows_are_the_learned_ones(run: Callable[..., Answer], place: Path) -> None:
+    log, other = write_log(place / "log.jsonl", 0, 20), write_log(place / "other.jsonl", 50, 60)
+    run("train", "--from", log, "--models", place / "m")
+    same = run("models", "evaluate", "--from", log, "--models", place / "m")
+    assert "It has learned from these very workflows" in same.out
+    new = run("models", "evaluate", "--from", other, "--models", place / "m", "--json").json()
+    assert (new["same_as_trained_on"], new["data"]["workflows"]) == (False, 10)
+    assert new["metrics"]["next_agent"][1]["top_1"] == 1.0
+    assert "learned from these very" not in run("models", "evaluate", "--from", other, "--models", place / "m").out
+
+
+def test_a_store_can_be_named_as_a_path(run: Callable[..., Answer], place: Path) -> None:
+    run("import", write_log(place / "log.jsonl", 0, 12), "--store", place / "s.db", "--capture-content")
+    trained = run("train", "--from", place / "s.db", "--models", place / "m", "--json", place / "out.json")
+    assert trained.code == 0, trained.err
+    result = json.loads((place / "out.json").read_text())
+    assert (result["data"]["workflows"], result["data"]["without_content"]) == (12, 0)
+    mixed = run("train", "--from", place / "s.db", "--from", place / "log.jsonl")
+    assert (mixed.code, "cannot be mixed" in mixed.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train",), "the telemetry store does not exist yet"),
+        (("train", "--from", "-"), "standard input can be read only once"),
+        (("train", "--from", "empty.jsonl"), "there is no workflow to learn from"),
+        (("train", "--from", "log.jsonl", "--json", "log.jsonl"), "--json would overwrite what is read"),
+        (("train", "--from", "log.jsonl", "--json", "none/x.json"), "the directory does not exist"),
+        (("models", "show"), "no models were trained yet"),
+        (("models", "show", "0001-00000000"), "there is no version '0001-00000000'"),
+        (("models", "evaluate", "--from", "log.jsonl"), "no models were trained yet"),
+    ],
+)
+def test_mistakes_are_told_with_a_hint_and_nothing_is_written(
+    run: Callable[..., Answer], place: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    write_log(place / "log.jsonl", 0, 2)
+    (place / "empty.jsonl").write_text("\n")
+    answer = run(*arguments)
+    assert answer.code == 2
+    assert message in answer.err
+    assert "hint: " in answer.err
+    assert not (place / "data").exists()
+
+
+def test_an_interrupted_training_leaves_the_models_as_they_were(
+    run: Callable[..., Answer], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = write_log(place / "log.jsonl", 0, 12)
+    first = run("train", "--from", log, "--json", "-").json()
+
+    def stopped(*_args: Any, **_options: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train", stopped)
+    answer = run("train", "--from", log, "--force")
+    assert (answer.code, answer.err) == (130, "interrupted; the models are as they were.\n")
+    assert run("models", "list", "--json").json()["current"] == first["version"]
+
+
+def test_the_folder_of_the_models_is_a_setting(
+    run: Callable[..., Answer], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("APPORTION_TELEMETRY__MODELS_PATH", str(place / "elsewhere"))
+    answer = run("train", "--from", write_log(place / "log.jsonl", 0, 8), "--quiet")
+    assert (answer.code, answer.out) == (0, "")
+    assert (place / "elsewhere" / "current").exists()
+
+
+def test_help_shows_examples(run: Callable[..., Answer]) -> None:
+    for command in (("train",), ("models", "list"), ("models", "show"), ("models", "evaluate"), ("models",)):
+        assert "Example" in run(*command, "--help").out
