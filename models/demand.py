@@ -1,194 +1,348 @@
-"""How many tokens an agent run will need in a stage, before anything has been learned.
+"""How many tokens agents will need: one protocol, documented priors, and a model learned from logged workflows.
 
-The prompts of an agent are nearly deterministic: each is the previous one plus what the last call added. What is
-uncertain is how many calls follow. A run that starts at a prompt of C tokens, makes n calls, grows by g tokens from
-call to call and puts out o tokens per call uses, prompt and output over all its calls,
+    model = DemandModel().fit(logs)
+    model.forecast("main", prompt_tokens=40_000, history=[StageUse(calls=4, ...)], caller=caller)  # a run in a stage
+    model.stage(caller, prompt_tokens=40_000)                   # all that a stage will use, sub-agents included
+    model.pooled([demand, demand], caller)                      # several runs together: less than their bounds added up
 
-    n * C + g * n * (n - 1) / 2 + n * o
-
-tokens. It grows with n, so quantiles of n become quantiles of the demand. g and o are taken at their medians.
-
-    PriorDemand().forecast("main", prompt_tokens=40_000, history=[StageUse(calls=4, growth_tokens=900, ...)])
+Every quantile is calibrated on workflows that the model had not seen. Where nothing was learned, `PriorDemand` takes
+over; it says so by a sample size that counts the history only.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
 
-from pydantic import Field
+import numpy as np
 
 from apportion.errors import InputError
-from apportion.records import Demand, Record, Tokens
+from apportion.models.calibration import LEVELS
+from apportion.models.features import MAIN, SUB, Caller
+from apportion.models.pooling import Pooling
+from apportion.models.priors import MAX_TOKENS, PRIORS, PROBABILITIES, Mixture, PriorDemand, StageUse
+from apportion.models.quantiles import FOLDS, Measure, QuantileModel, Rows
+from apportion.models.shrinkage import Shrinkage, chain, quantiles
+from apportion.models.rows import call_rows, overhead_rows, pool_rows, run_rows, span_rows, use_values
+from apportion.records import Demand
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PROBABILITIES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
-"""Of the quantiles that are forecast, and of those in the priors."""
+    from numpy.typing import NDArray
 
-PRIOR_WEIGHT = 5
-"""How many observations a prior is worth: after five stages of its own, a run counts as much as all others."""
+    from apportion.models.examples import Examples
+    from apportion.telemetry.events import WorkflowLog
 
-MAX_TOKENS = 2**53
-"""What a record can hold."""
+__all__ = [
+    "LEAST_WORKFLOWS",
+    "LEVELS",
+    "PRIORS",
+    "PROBABILITIES",
+    "Ask",
+    "Caller",
+    "DemandForecaster",
+    "DemandModel",
+    "Mixture",
+    "PriorDemand",
+    "StageUse",
+]
 
-
-class StageUse(Record):
-    """What one agent run used in one stage.
-
-    Attributes:
-        calls: Number of model calls.
-        growth_tokens: By how much the prompt grew from call to call; `None` where there was no second call.
-        output_tokens: Output per call, or `None` where the log does not say.
-    """
-
-    calls: Annotated[int, Field(gt=0)]
-    growth_tokens: Tokens | None = None
-    output_tokens: Tokens | None = None
-
-    @classmethod
-    def of_calls(cls, prompts: Sequence[int], outputs: Sequence[int] = ()) -> Self:
-        """Summarise the calls of a stage.
-
-        The growth is the even one that gives the same total of prompt tokens: runs often grow faster at first. Where
-        a compaction makes it negative, it counts as 0.
-
-        Args:
-            prompts: Prompt tokens of each call, in order; at least one.
-            outputs: Output tokens of those calls for which they are known.
-
-        >>> StageUse.of_calls([100, 200, 300], [10, 20])
-        StageUse(calls=3, growth_tokens=100, output_tokens=15)
-        """
-        calls = len(prompts)
-        added = sum(prompts) - calls * prompts[0]
-        return cls(
-            calls=calls,
-            growth_tokens=max(0, round(2 * added / (calls * (calls - 1)))) if calls > 1 else None,
-            output_tokens=round(sum(outputs) / len(outputs)) if outputs else None,
-        )
+LEAST_WORKFLOWS = 2 * FOLDS
+"""Fewer workflows teach nothing that could be checked."""
 
 
-class Spread(NamedTuple):
-    """A distribution by its quantiles at `PROBABILITIES`, linear in between and from 0 at 0."""
+class DemandForecaster(Protocol):
+    """What the planner asks for demand: `PriorDemand`, or `DemandModel`."""
 
-    quantiles: tuple[int, ...]
-
-    def share_up_to(self, value: int) -> float:
-        """Return the probability of at most `value`; beyond the last quantile, its probability."""
-        corners = ((0, 0.0), *zip(self.quantiles, PROBABILITIES, strict=True))
-        for (left, low), (right, high) in pairwise(corners):
-            if value < right:
-                return low + (high - low) * (value - left) / (right - left)
-        return PROBABILITIES[-1]
-
-
-class CallPattern(NamedTuple):
-    """How an agent works through a stage: calls, growth of the prompt per call, output per call."""
-
-    calls: Spread
-    growth_tokens: Spread
-    output_tokens: Spread
-
-
-# Measured by `python benchmarks/prior_demand.py PATHS` on logs of the coding agents Claude Code, Codex and OpenCode:
-# 1,680 stages of main agents and 517 runs of sub-agents, each counted once; rounded. Output only where the log gives
-# final counts. Single-question agents, such as CrewAI's examples, make 1 or 2 calls: give them a history.
-PRIORS = {
-    "main": CallPattern(
-        calls=Spread((1, 2, 5, 12, 27, 42)),
-        growth_tokens=Spread((350, 630, 1_100, 2_100, 4_100, 5_800)),
-        output_tokens=Spread((200, 290, 440, 650, 1_080, 1_370)),
-    ),
-    "sub": CallPattern(
-        calls=Spread((6, 9, 11, 14, 18, 19)),
-        growth_tokens=Spread((2_500, 4_300, 6_900, 10_800, 14_800, 17_800)),
-        output_tokens=Spread((240, 350, 500, 630, 790, 880)),
-    ),
-}
-"""How main agents (per stage, that is per user turn) and sub-agents (per run) work."""
-
-
-class Mixture(NamedTuple):
-    """A prior, worth `PRIOR_WEIGHT` observations, mixed with real observations.
-
-    >>> calls = PRIORS["main"].calls
-    >>> Mixture(calls, ()).quantile(0.5), Mixture(calls, (20,) * 5).quantile(0.5)
-    (5, 20)
-    """
-
-    prior: Spread
-    observations: tuple[int, ...]
-
-    def quantile(self, probability: float) -> int:
-        """Return the smallest whole number that is not exceeded with the given probability."""
-        candidates = range(max(self.prior.quantiles[-1], *self.observations, 0) + 1)
-        return bisect_left(candidates, probability - 1e-9, key=self.share_up_to)
-
-    def share_up_to(self, value: int) -> float:
-        """Return the probability of at most `value`."""
-        seen = sum(observation <= value for observation in self.observations)
-        return (PRIOR_WEIGHT * self.prior.share_up_to(value) + seen) / (PRIOR_WEIGHT + len(self.observations))
-
-
-class PriorDemand:
-    """Forecasts demand from documented priors and from what the same workflow used before.
-
-    Nothing is learned ahead: the priors stand in this file. Forecasts say so by their sample size, which counts the
-    history only.
-    """
-
-    def forecast(self, role: str, *, prompt_tokens: int, history: Sequence[StageUse] = ()) -> Demand:
-        """Return the demand of one agent run in one stage, as quantiles at `PROBABILITIES`.
+    def forecast(
+        self,
+        role: str,
+        *,
+        prompt_tokens: int,
+        history: Sequence[StageUse] = (),
+        caller: Caller | None = None,
+        features: Sequence[float] | None = None,
+    ) -> Demand:
+        """Return the demand of one agent run in one stage, prompt and output over all its calls.
 
         Args:
             role: `"main"` for the main agent, `"sub"` for one that it started.
             prompt_tokens: Size of the prompt with which the run starts the stage.
             history: What the same workflow used so far: the run's earlier stages, or earlier runs of its kind.
-
-        Raises:
-            InputError: The role is unknown.
-
-        >>> PriorDemand().forecast("main", prompt_tokens=40_000).tokens
-        (40440, 81980, 213200, 557880, 1477980, 2645580)
+            caller: Who runs; `None` where nothing but the role is known.
+            features: What is known before the first call, in the order of `FEATURES`; `None` where it was not recorded.
         """
-        calls, growth, output = self._with_history(role, history)
-        growth_tokens, output_tokens = growth.quantile(0.5), output.quantile(0.5)
-        totals = [
-            count * (prompt_tokens + output_tokens) + growth_tokens * count * (count - 1) // 2
-            for count in [calls.quantile(probability) for probability in PROBABILITIES]
-        ]
-        return Demand(
-            probabilities=PROBABILITIES,
-            tokens=tuple(min(total, MAX_TOKENS) for total in totals),
-            sample_size=len(history),
-        )
 
-    def per_call(self, role: str, *, history: Sequence[StageUse] = ()) -> tuple[int, int]:
-        """Return the median growth of the prompt from call to call, and the median output of a call, in tokens.
+    def per_call(self, role: str, *, history: Sequence[StageUse] = (), caller: Caller | None = None) -> tuple[int, int]:
+        """Return the median growth of the prompt from call to call, and the median output of a call, in tokens."""
+
+
+class Ask(NamedTuple):
+    """One question about an agent run in a stage; the fields are those of `DemandForecaster.forecast`."""
+
+    role: str
+    prompt_tokens: int
+    history: Sequence[StageUse] = ()
+    caller: Caller | None = None
+    features: Sequence[float] | None = None
+
+
+class DemandModel:
+    """Learns demand from logged workflows.
+
+    Args:
+        boost: Whether gradient boosting is tried; it is used only where it wins on held-out workflows.
+        seed: Seed of folds, draws and learners.
+
+    Attributes:
+        run_: Tokens of an agent run in a stage.
+        calls_: Calls of an agent run in a stage.
+        output_: Output tokens of a call.
+        growth_: Growth of the prompt from call to call; `None` where too few workflows show it.
+        stage_: Tokens of a stage, all its runs together.
+        workflow_: Tokens of a workflow.
+        stage_pool_: Pools the runs of a stage, given their forecasts.
+        workflow_pool_: Pools the runs of a workflow, given forecasts without its own history.
+        overhead_: Distribution of what prompts hold beyond their visible text, or `None` where no log counts prompts.
+        workflows_: Number of workflows it was fitted on.
+    """
+
+    def __init__(self, *, boost: bool = True, seed: int = 0) -> None:
+        self.boost = boost
+        self.seed = seed
+
+    def fit(self, workflows: Sequence[WorkflowLog]) -> Self:
+        """Learn from logged workflows.
 
         Args:
-            role: `"main"` or `"sub"`.
-            history: What the same workflow used so far.
+            workflows: At least `LEAST_WORKFLOWS` that hold model calls; read once, so that any iterable will do.
+
+        Raises:
+            InputError: There are too few.
+        """
+        from apportion.models.examples import examples_of
+
+        return self.fit_examples(examples_of(workflows))
+
+    def fit_examples(self, examples: Examples) -> Self:
+        """Learn from examples that were made of logged workflows before.
+
+        Raises:
+            InputError: There are too few workflows.
+        """
+        self.workflows_ = len(examples.workflows)
+        if self.workflows_ < LEAST_WORKFLOWS:
+            raise InputError(
+                f"{self.workflows_} workflows with model calls are too few to learn demand from",
+                hint=f"Give at least {LEAST_WORKFLOWS}, or use the priors",
+            )
+        runs, unaided = run_rows(examples.runs), run_rows(examples.runs, history=False)
+        self.run_ = self._fitted(runs, Measure.RUN)
+        self.calls_ = self._fitted(run_rows(examples.runs, calls=True), Measure.COUNT)
+        self.output_ = self._fitted(call_rows(examples.calls, "output"), Measure.COUNT)
+        growths = call_rows(examples.calls, "growth")
+        enough = len(set(growths.workflows)) >= LEAST_WORKFLOWS
+        self.growth_ = self._fitted(growths, Measure.COUNT) if enough else None
+        self.stage_ = self._fitted(span_rows(examples.stages), Measure.MULTIPLE)
+        self.workflow_ = self._fitted(span_rows(examples.workflows), Measure.MULTIPLE)
+        self.stage_pool_ = self._pool(self.run_.held_out(runs), pool_rows(examples.stages))
+        self.workflow_pool_ = self._pool(self.run_.held_out(unaided), pool_rows(examples.workflows))
+        overheads = overhead_rows(examples.overheads)
+        self.overhead_ = Shrinkage().fit(*overheads) if overheads is not None else None
+        return self
+
+    def _fitted(self, rows: Rows, measure: Measure) -> QuantileModel:
+        return QuantileModel(measure.value, boost=self.boost, seed=self.seed).fit(rows)
+
+    def _pool(self, held_out: NDArray[np.float64], sums: Any) -> Pooling:
+        members = [held_out[list(runs)] for runs in sums.runs]
+        return Pooling(self.seed).fit(members, sums.totals, sums.chains, sums.workflows)
+
+    @property
+    def report_(self) -> dict[str, dict[str, Any]]:
+        """What was decided at the fit and on which numbers, by target."""
+        targets = ("run", "calls", "output", "growth", "stage", "workflow")
+        models = {target: getattr(self, f"{target}_") for target in targets}
+        pools = {"stage_pool": self.stage_pool_, "workflow_pool": self.workflow_pool_}
+        return {target: dict(model.report_) for target, model in models.items() if model is not None} | {
+            name: {"common": pool.common_, "losses": dict(pool.losses_)} for name, pool in pools.items()
+        }
+
+    def forecast(
+        self,
+        role: str,
+        *,
+        prompt_tokens: int,
+        history: Sequence[StageUse] = (),
+        caller: Caller | None = None,
+        features: Sequence[float] | None = None,
+    ) -> Demand:
+        """Return the demand of one agent run in one stage, as quantiles at `LEVELS`; see `DemandForecaster`.
 
         Raises:
             InputError: The role is unknown.
-
-        >>> PriorDemand().per_call("main")
-        (1100, 440)
         """
-        _, growth, output = self._with_history(role, history)
-        return growth.quantile(0.5), output.quantile(0.5)
+        return self.forecast_all([Ask(role, prompt_tokens, history, caller, features)])[0]
 
-    def _with_history(self, role: str, history: Sequence[StageUse]) -> tuple[Mixture, Mixture, Mixture]:
-        """Mix the prior of a role with a history, for calls, growth and output each."""
-        if role not in PRIORS:
-            raise InputError(f"no prior for the role {role!r}", hint=f"Known roles: {', '.join(PRIORS)}")
-        prior = PRIORS[role]
-        return (
-            Mixture(prior.calls, tuple(use.calls for use in history)),
-            Mixture(prior.growth_tokens, tuple(u.growth_tokens for u in history if u.growth_tokens is not None)),
-            Mixture(prior.output_tokens, tuple(u.output_tokens for u in history if u.output_tokens is not None)),
-        )
+    def forecast_all(self, asks: Sequence[Ask]) -> list[Demand]:
+        """Return the demand of several agent runs; faster than one by one.
+
+        Features count only where all have them.
+
+        Raises:
+            InputError: A role is unknown.
+        """
+        groups = [_groups(ask.role, ask.caller) for ask in asks]
+        histories = [self._uses(ask.history, each) for ask, each in zip(asks, groups, strict=True)]
+        found = self.run_.predict(_rows(groups, [a.prompt_tokens for a in asks], histories, [a.features for a in asks]))
+        sizes = [self.run_.seen(each) + len(ask.history) for ask, each in zip(asks, groups, strict=True)]
+        return _demands(found, sizes)
+
+    def _uses(self, history: Sequence[StageUse], groups: tuple[str, ...]) -> NDArray[np.float64]:
+        """Return a history as observations; where it does not know the output, the usual one stands in."""
+        usual = self._median_output(groups) if any(use.output_tokens is None for use in history) else 0
+        return use_values(history, usual)
+
+    def _median_output(self, groups: tuple[str, ...]) -> int:
+        return _median(self.run_.shrinkage_.atoms(groups)[:, 2])
+
+    def per_call(self, role: str, *, history: Sequence[StageUse] = (), caller: Caller | None = None) -> tuple[int, int]:
+        """Return the median growth of the prompt from call to call, and the median output of a call, in tokens.
+
+        Raises:
+            InputError: The role is unknown.
+        """
+        groups = _groups(role, caller)
+        uses = [self._uses(history, groups)]
+        (values,), (weights,) = self.run_.shrinkage_.mixtures([groups], uses, self.run_.own_weight_)
+        growing = weights * (values[:, 0] > 1)  # one call does not show any growth
+        return _median(values[:, 1], growing if growing.any() else weights), _median(values[:, 2], weights)
+
+    def calls(self, caller: Caller, *, history: Sequence[int] = (), features: Sequence[float] | None = None) -> Demand:
+        """Return how many calls an agent run makes in a stage, as quantiles at `LEVELS` (calls, not tokens).
+
+        Args:
+            caller: Who runs.
+            history: Calls of the earlier stages of the run, or of earlier runs of its kind in the same workflow.
+            features: What is known before the first call.
+        """
+        return _counted(self.calls_, caller, history, features)
+
+    def output(self, caller: Caller, *, history: Sequence[int] = (), features: Sequence[float] | None = None) -> Demand:
+        """Return the output tokens of the next call, as quantiles at `LEVELS`.
+
+        Args:
+            caller: Who calls.
+            history: Output tokens of the run's earlier calls.
+            features: What is known before the call.
+        """
+        return _counted(self.output_, caller, history, features)
+
+    def growth(
+        self, caller: Caller, *, history: Sequence[int] = (), features: Sequence[float] | None = None
+    ) -> Demand | None:
+        """Return by how much the prompt grows until the call after the next, as quantiles at `LEVELS`.
+
+        `None` where the logs showed too little of it. Arguments as those of `output`; `history` holds growths.
+        """
+        return None if self.growth_ is None else _counted(self.growth_, caller, history, features)
+
+    def stage(
+        self,
+        caller: Caller,
+        *,
+        prompt_tokens: int,
+        history: Sequence[tuple[int, int]] = (),
+        features: Sequence[float] | None = None,
+    ) -> Demand:
+        """Return the tokens of a whole stage, of which only the first prompt is known, as quantiles at `LEVELS`.
+
+        Args:
+            caller: Who makes the first call.
+            prompt_tokens: The first prompt.
+            history: First prompt and total tokens of each earlier stage of the workflow.
+            features: What is known before the first call.
+        """
+        groups = chain(caller)
+        multiples = np.array([[np.log1p(total) - np.log1p(first)] for first, total in history]).reshape(-1, 1)
+        found = self.stage_.predict(_rows([groups], [prompt_tokens], [multiples], [features]))[0]
+        return _demand(found, self.stage_.seen(groups) + len(history))
+
+    def workflow(self, caller: Caller, *, prompt_tokens: int, features: Sequence[float] | None = None) -> Demand:
+        """Return the tokens of a whole workflow, of which only the first prompt is known, as quantiles at `LEVELS`."""
+        groups = chain(caller)
+        found = self.workflow_.predict(_rows([groups], [prompt_tokens], [np.zeros((0, 1))], [features]))[0]
+        return _demand(found, self.workflow_.seen(groups))
+
+    def pooled(
+        self, demands: Sequence[Demand], caller: Caller, *, level: Literal["stage", "workflow"] = "stage"
+    ) -> Demand:
+        """Return the demand of several runs together, as quantiles at `LEVELS`.
+
+        Args:
+            demands: Forecasts of this model for each run; for a workflow, without its own history.
+            caller: Who makes the first call.
+            level: Whether the runs make up a stage or a workflow.
+
+        Raises:
+            InputError: There are no forecasts, or their probabilities are not those of this model.
+        """
+        if not demands or any(demand.probabilities != LEVELS for demand in demands):
+            raise InputError("only forecasts of a demand model can be pooled", hint="Give those of `forecast`")
+        pool = self.stage_pool_ if level == "stage" else self.workflow_pool_
+        members = np.log1p([demand.tokens for demand in demands])
+        return _demand(pool.predict(members, chain(caller)), sum(demand.sample_size for demand in demands))
+
+    def overhead_tokens(self, caller: Caller) -> int | None:
+        """Return the usual size of the system prompt and tool schemas that the log of an agent does not show.
+
+        It is the median of the first counted prompt minus the visible text, in tokens; `None` where no log counts.
+        """
+        if self.overhead_ is None:
+            return None
+        return _median(self.overhead_.atoms(chain(caller))[:, 0])
+
+
+def _groups(role: str, caller: Caller | None) -> tuple[str, ...]:
+    if role not in {MAIN, SUB}:
+        raise InputError(f"nothing is known about the role {role!r}", hint=f"Known roles: {MAIN}, {SUB}")
+    return chain(caller) if caller is not None else ("all", f"all/{role}")
+
+
+def _median(values: NDArray[np.float64], weights: NDArray[np.float64] | None = None) -> int:
+    shares = np.ones(len(values)) if weights is None else weights
+    return int(quantiles(values[None], shares[None] / shares.sum(), (0.5,))[0, 0])
+
+
+def _rows(
+    groups: list[tuple[str, ...]],
+    prompts: Sequence[float],
+    histories: list[NDArray[np.float64]],
+    features: Sequence[Sequence[float] | None],
+) -> Rows:
+    known = [each for each in features if each is not None]
+    columns = np.array(known) if len(known) == len(groups) else np.zeros((len(groups), 0))
+    return Rows(groups, np.asarray(prompts, dtype=np.float64), histories, columns)
+
+
+def _counted(model: QuantileModel, caller: Caller, history: Sequence[int], features: Sequence[float] | None) -> Demand:
+    groups = chain(caller)
+    seen = np.log1p(np.asarray(history, dtype=np.float64)).reshape(-1, 1)
+    return _demand(model.predict(_rows([groups], [0.0], [seen], [features]))[0], model.seen(groups) + len(history))
+
+
+def _demand(levels: NDArray[np.float64], sample_size: int) -> Demand:
+    return _demands(levels[None], [sample_size])[0]
+
+
+def _demands(levels: NDArray[np.float64], sample_sizes: Sequence[int]) -> list[Demand]:
+    """Return demands whose quantiles are given as logarithms, shape (n, len(LEVELS))."""
+    tokens = np.minimum(np.rint(np.expm1(np.minimum(levels, _LOG_MOST))), MAX_TOKENS).astype(np.int64).tolist()
+    return [
+        Demand(probabilities=LEVELS, tokens=tuple(each), sample_size=size)
+        for each, size in zip(tokens, sample_sizes, strict=True)
+    ]
+
+
+_LOG_MOST = 37.0
+"""Above the logarithm of `MAX_TOKENS`, and far from what overflows."""

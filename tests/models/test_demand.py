@@ -1,129 +1,231 @@
 from __future__ import annotations
 
-import doctest
+import copy
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from apportion.errors import InputError
-from apportion.models import demand
-from apportion.models.demand import PRIOR_WEIGHT, PRIORS, PROBABILITIES, Mixture, PriorDemand, StageUse
+from apportion.models.demand import (
+    LEAST_WORKFLOWS,
+    LEVELS,
+    Ask,
+    Caller,
+    DemandForecaster,
+    DemandModel,
+    PriorDemand,
+    StageUse,
+)
+from apportion.models.examples import Examples, examples_of
+from apportion.models.quantiles import QuantileModel
+from apportion.models.rows import run_rows
 
-roles = st.sampled_from(sorted(PRIORS))
-prompts = st.integers(0, 10**6)
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from apportion.telemetry.events import WorkflowLog
+
+MAIN = Caller("tool-0", "project-0", "main", "main", "gpt-4o")
+HELPER = Caller("tool-0", "project-0", "helper-1", "sub", "gpt-4o")
+
 tokens = st.none() | st.integers(0, 10**5)
 uses = st.lists(st.builds(StageUse, calls=st.integers(1, 300), growth_tokens=tokens, output_tokens=tokens), max_size=12)
+callers = st.none() | st.builds(
+    Caller, st.sampled_from(["tool-0", "new"]), st.just("project-1"), st.sampled_from(["main", "new"]), st.just("main")
+)
 
 
-def test_the_examples_run() -> None:
-    results = doctest.testmod(demand)
-    assert results.attempted > 0
-    assert results.failed == 0
+@pytest.fixture(scope="module")
+def examples(draw_log: Callable[..., WorkflowLog]) -> Examples:
+    return examples_of(draw_log(seed) for seed in range(60))
 
 
-@pytest.mark.parametrize("role", sorted(PRIORS))
-def test_without_history_the_documented_quantiles_follow_the_formula(role: str) -> None:
-    pattern = PRIORS[role]
-    growth, output = pattern.growth_tokens.quantiles[2], pattern.output_tokens.quantiles[2]
-    forecast = PriorDemand().forecast(role, prompt_tokens=30_000)
-    assert forecast.tokens == tuple(
-        sum(30_000 + call * growth + output for call in range(calls)) for calls in pattern.calls.quantiles
+@pytest.fixture(scope="module")
+def model(examples: Examples) -> DemandModel:
+    model = DemandModel(boost=False).fit_examples(examples)
+    model.run_ = QuantileModel("run").fit(run_rows(examples.runs))  # one boosted part is enough, and quicker
+    return model
+
+
+@pytest.mark.parametrize("name", ["prior", "learned"])
+def test_priors_and_model_answer_the_same_questions(name: str, model: DemandModel) -> None:
+    forecaster: DemandForecaster = PriorDemand() if name == "prior" else model
+    demand = forecaster.forecast("main", prompt_tokens=1000, history=[StageUse(calls=2)], caller=MAIN)
+    assert 0.9 in demand.probabilities
+    growth, output = forecaster.per_call("main", history=[StageUse(calls=2)], caller=MAIN)
+    assert growth >= 0
+    assert output >= 0
+    with pytest.raises(InputError, match="boss"):
+        forecaster.forecast("boss", prompt_tokens=1)
+
+
+@settings(max_examples=60)
+@given(prompt=st.integers(0, 10**6), history=uses, caller=callers)
+def test_quantiles_never_cross_and_a_longer_prompt_never_needs_less(
+    model: DemandModel, prompt: int, history: list[StageUse], caller: Caller | None
+) -> None:
+    found = model.forecast("main", prompt_tokens=prompt, history=history, caller=caller)
+    longer = model.forecast("main", prompt_tokens=prompt + 1000, history=history, caller=caller)
+    assert found.probabilities == LEVELS
+    assert list(found.tokens) == sorted(found.tokens)
+    assert all(more >= less for more, less in zip(longer.tokens, found.tokens, strict=True))
+    assert found.sample_size >= len(history)
+
+
+@settings(max_examples=40)
+@given(calls=st.integers(1, 60), times=st.integers(0, 20))
+def test_more_of_the_same_history_never_widens_what_holds_it(model: DemandModel, calls: int, times: int) -> None:
+    use = StageUse(calls=calls, growth_tokens=100, output_tokens=50)
+    total = calls * (1000 + 50) + 100 * calls * (calls - 1) // 2
+    before, after = (
+        model.forecast("main", prompt_tokens=1000, history=[use] * count, caller=MAIN).tokens
+        for count in (times, times + 1)
     )
-    assert forecast.probabilities == PROBABILITIES
-    assert forecast.sample_size == 0
+    if before[0] <= total <= before[-1]:
+        assert np.log1p(after[-1]) - np.log1p(after[0]) <= np.log1p(before[-1]) - np.log1p(before[0]) + 1e-3
 
 
-@given(role=roles, prompt_tokens=prompts, history=uses)
-def test_a_longer_prompt_never_needs_less_and_quantiles_never_fall(
-    role: str, prompt_tokens: int, history: list[StageUse]
-) -> None:
-    model = PriorDemand()
-    forecast = model.forecast(role, prompt_tokens=prompt_tokens, history=history)
-    longer = model.forecast(role, prompt_tokens=prompt_tokens + 1000, history=history)
-    assert all(more >= less for more, less in zip(longer.tokens, forecast.tokens, strict=True))
-    assert list(forecast.tokens) == sorted(forecast.tokens)
-    assert forecast.sample_size == len(history)
+def test_a_history_draws_the_forecast_to_itself(model: DemandModel) -> None:
+    medians = [
+        model.forecast(
+            "main",
+            prompt_tokens=1000,
+            history=[StageUse(calls=calls, growth_tokens=10, output_tokens=10)] * 300,
+            caller=MAIN,
+        ).tokens[LEVELS.index(0.5)]
+        for calls in (1, 5, 50)
+    ]
+    assert medians == sorted(medians)
+    assert medians[0] < medians[2] / 10
 
 
-@given(role=roles, prompt_tokens=prompts, history=uses)
-def test_the_order_of_the_history_does_not_matter(role: str, prompt_tokens: int, history: list[StageUse]) -> None:
-    model = PriorDemand()
-    forward = model.forecast(role, prompt_tokens=prompt_tokens, history=history)
-    assert model.forecast(role, prompt_tokens=prompt_tokens, history=history[::-1]) == forward
+def test_many_are_forecast_as_one_by_one(model: DemandModel, examples: Examples) -> None:
+    asks = [
+        Ask(run.caller.role, run.prompt_tokens, run.history, run.caller, run.features) for run in examples.runs[:20]
+    ]
+    alone = [
+        model.forecast(
+            ask.role, prompt_tokens=ask.prompt_tokens, history=ask.history, caller=ask.caller, features=ask.features
+        )
+        for ask in asks
+    ]
+    assert model.forecast_all(asks) == alone
 
 
-@given(role=roles, calls=st.integers(1, 300))
-def test_a_long_history_outweighs_the_prior(role: str, calls: int) -> None:
-    prior = PRIORS[role].calls
-    assert Mixture(prior, (calls,) * 2000).quantile(0.5) == calls
-    assert Mixture(prior, ()).quantile(0.5) == prior.quantiles[2]
+def test_forecasts_change_nothing(model: DemandModel, examples: Examples) -> None:
+    before = copy.deepcopy(_state(model))
+    demand = model.forecast("main", prompt_tokens=1000, caller=MAIN, features=examples.runs[0].features)
+    model.per_call("sub", caller=HELPER)
+    model.calls(MAIN, history=[3])
+    model.output(MAIN, history=[100])
+    model.growth(MAIN)
+    model.stage(MAIN, prompt_tokens=1000, history=[(1000, 5000)])
+    model.workflow(MAIN, prompt_tokens=1000)
+    model.pooled([demand, demand], MAIN)
+    model.overhead_tokens(MAIN)
+    assert _state(model) == before
 
 
-@given(role=roles, calls=st.integers(1, 300), times=st.integers(0, 20))
-def test_more_of_the_same_history_draws_the_median_nearer(role: str, calls: int, times: int) -> None:
-    prior = PRIORS[role].calls
-    nearer = abs(Mixture(prior, (calls,) * (times + 1)).quantile(0.5) - calls)
-    assert nearer <= abs(Mixture(prior, (calls,) * times).quantile(0.5) - calls)
+def _state(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tobytes()
+    if isinstance(value, dict):
+        return {key: _state(each) for key, each in value.items()}
+    return _state(vars(value)) if hasattr(value, "__dict__") else value
 
 
-def test_the_prior_weighs_as_much_as_five_observations() -> None:
-    prior = PRIORS["main"].calls
-    beyond = prior.quantiles[-1] + 1000
-    mixture = Mixture(prior, (beyond,) * PRIOR_WEIGHT)
-    assert mixture.share_up_to(prior.quantiles[-1]) == pytest.approx(0.95 / 2)
-    assert mixture.quantile(0.5) == beyond
+def test_its_state_is_arrays_dictionaries_strings_and_numbers(model: DemandModel) -> None:
+    plain = (np.ndarray, dict, str, int, float, bool, type(None), list)
+    waiting, classes = [vars(model)], set()
+    while waiting:
+        for value in waiting.pop().values():
+            if hasattr(value, "__dict__"):
+                classes.add(type(value).__name__)
+                waiting.append(vars(value))
+            elif isinstance(value, dict):
+                waiting.append(value)
+            else:
+                assert isinstance(value, plain), value
+    assert classes == {"QuantileModel", "Shrinkage", "Conformal", "Pooling", *_boosting(model)}
 
 
-@given(observations=st.lists(st.integers(1, 300), max_size=20), probability=st.sampled_from(PROBABILITIES))
-def test_a_quantile_is_the_smallest_number_that_reaches_its_probability(
-    observations: list[int], probability: float
-) -> None:
-    mixture = Mixture(PRIORS["main"].calls, tuple(observations))
-    quantile = mixture.quantile(probability)
-    assert mixture.share_up_to(quantile) >= probability - 1e-9
-    assert mixture.share_up_to(quantile - 1) < probability
+def _boosting(model: DemandModel) -> set[str]:
+    return {"Boosting"} if any(report.get("boosted") for report in model.report_.values()) else set()
 
 
-def test_what_a_history_does_not_know_comes_from_the_prior() -> None:
-    model = PriorDemand()
-    silent = [StageUse(calls=1)] * 500
-    pattern = PRIORS["main"]
-    expected = 1000 + pattern.output_tokens.quantiles[2]
-    assert model.forecast("main", prompt_tokens=1000, history=silent).tokens == (expected,) * 6
+def test_pooled_demand_is_narrower_than_the_sum_of_bounds(model: DemandModel) -> None:
+    demand = model.forecast("main", prompt_tokens=1000, caller=MAIN)
+    pooled = model.pooled([demand] * 8, MAIN, level="workflow").tokens
+    assert list(pooled) == sorted(pooled)
+    assert pooled[-1] - pooled[0] < 8 * (demand.tokens[-1] - demand.tokens[0])
+    assert pooled[0] > demand.tokens[0]
 
 
-@given(first=st.integers(0, 10**6), growth=st.integers(0, 10**5), calls=st.integers(2, 100))
-def test_even_growth_is_found_again(first: int, growth: int, calls: int) -> None:
-    use = StageUse.of_calls([first + growth * call for call in range(calls)])
-    assert (use.calls, use.growth_tokens, use.output_tokens) == (calls, growth, None)
+@pytest.mark.parametrize("wrong", [[], [PriorDemand().forecast("main", prompt_tokens=1)]])
+def test_only_forecasts_of_a_model_can_be_pooled(model: DemandModel, wrong: list[Any]) -> None:
+    with pytest.raises(InputError, match="pooled"):
+        model.pooled(wrong, MAIN)
 
 
-@given(sizes=st.lists(st.integers(0, 10**6), min_size=2, max_size=30))
-def test_the_growth_gives_the_prompts_total_back(sizes: list[int]) -> None:
-    use = StageUse.of_calls(sizes)
-    n, growth = use.calls, use.growth_tokens
-    assert growth is not None
-    formula = n * sizes[0] + growth * n * (n - 1) / 2
-    assert formula == pytest.approx(max(sum(sizes), n * sizes[0]), abs=n * (n - 1) / 4 + 1e-6)
+@pytest.mark.parametrize("question", ["calls", "output", "growth"])
+def test_counts_follow_their_history(model: DemandModel, question: str) -> None:
+    ask: Callable[..., Any] = getattr(model, question)
+
+    def median(history: Sequence[int]) -> int:
+        found: int = ask(MAIN, history=history).tokens[LEVELS.index(0.5)]
+        return found
+
+    assert median([1] * 300) < median([10_000] * 300)
 
 
-def test_one_call_says_nothing_about_growth_and_unknown_output_stays_unknown() -> None:
-    assert StageUse.of_calls([500]) == StageUse(calls=1, growth_tokens=None, output_tokens=None)
-    assert StageUse.of_calls([500, 100]).growth_tokens == 0
-    assert StageUse.of_calls([500], [7, 8]).output_tokens == 8
+def test_a_stage_follows_its_prompt_and_the_stages_before(model: DemandModel) -> None:
+    small, large = (model.stage(MAIN, prompt_tokens=tokens).tokens for tokens in (1000, 10_000))
+    assert all(more > less for more, less in zip(large, small, strict=True))
+    frugal, lavish = (
+        model.stage(MAIN, prompt_tokens=1000, history=[(1000, total)] * 300).tokens[3] for total in (1000, 10**6)
+    )
+    assert frugal < lavish
 
 
-def test_a_stage_has_at_least_one_call() -> None:
-    with pytest.raises(ValidationError, match="greater than 0"):
-        StageUse(calls=0)
+def test_the_overhead_is_learned_per_agent_type(examples: Examples) -> None:
+    hidden = {"main": 35_000, "helper-1": 24_000}
+    told = [each._replace(tokens=hidden.get(each.caller.agent, 500)) for each in examples.overheads]
+    model = DemandModel(boost=False).fit_examples(
+        Examples(examples.calls, examples.runs, examples.stages, examples.workflows, told)
+    )
+    assert model.overhead_tokens(MAIN) == 35_000
+    assert model.overhead_tokens(HELPER) == 24_000
+    silent = Examples(examples.calls, examples.runs, examples.stages, examples.workflows, [])
+    assert DemandModel(boost=False).fit_examples(silent).overhead_tokens(MAIN) is None
 
 
-def test_a_forecast_beyond_all_numbers_is_capped() -> None:
-    assert PriorDemand().forecast("main", prompt_tokens=2**53).tokens == (2**53,) * 6
+def test_logs_teach_what_their_examples_teach(draw_log: Callable[..., WorkflowLog]) -> None:
+    logs = [draw_log(seed) for seed in range(12)]
+    first, second = DemandModel().fit(logs), DemandModel().fit_examples(examples_of(logs))
+    assert _state(first) == _state(second)
+    assert first.workflows_ == 12
 
 
-def test_an_unknown_role_is_refused() -> None:
-    with pytest.raises(InputError, match=r"no prior for the role 'boss'\. Known roles: main, sub"):
-        PriorDemand().forecast("boss", prompt_tokens=1)
+def test_too_few_workflows_are_refused(draw_log: Callable[..., WorkflowLog]) -> None:
+    with pytest.raises(InputError, match=f"too few .*at least {LEAST_WORKFLOWS}"):
+        DemandModel().fit([draw_log(seed) for seed in range(LEAST_WORKFLOWS - 1)])
+
+
+def test_where_no_run_has_a_second_call_nothing_is_said_about_growth(examples: Examples) -> None:
+    calls = [call._replace(growth_tokens=None) for call in examples.calls]
+    told = Examples(calls, examples.runs, examples.stages, examples.workflows, examples.overheads)
+    model = DemandModel(boost=False).fit_examples(told)
+    assert model.growth_ is None
+    assert model.growth(MAIN) is None
+    assert "growth" not in model.report_
+
+
+def test_the_report_says_what_was_decided_and_on_what(model: DemandModel) -> None:
+    report = model.report_
+    assert {"run", "calls", "output", "growth", "stage", "workflow", "stage_pool", "workflow_pool"} == report.keys()
+    assert report["run"]["workflows"] == 60
+    assert report["run"]["loss_shrunk"] > 0
+    assert report["workflow_pool"]["common"] in {float(share) for share in report["workflow_pool"]["losses"]}
