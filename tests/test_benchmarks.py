@@ -48,6 +48,17 @@ def test_a_benchmark_of_the_joint_plan_runs_quickly_and_reports_its_marks(
     assert all(f"{mark['name']}: " in done.stdout for mark in result["marks"])
 
 
+def test_forecasts_of_demand_are_judged_at_every_level(tmp_path: Path) -> None:
+    logs = [ROOT / "fixtures" / "logs" / name for name in ("claude_code", "openai_messages", "normalised")]
+    done = run("demand.py", *logs, "--quick", "--json", tmp_path / "result.json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "result.json").read_text())
+    levels = {row["level"] for row in result["rows"]}
+    assert {"output", "growth", "calls", "run", "stage", "workflow", "workflow_pool", "workflow_sum"} <= levels
+    assert any(mark["name"].startswith("pooled workflow narrower") for mark in result["marks"])
+    assert "trained on all of them in " in done.stdout
+
+
 def test_problems_from_logs_are_skipped_with_a_message_where_there_are_none(harness: Any, tmp_path: Path) -> None:
     assert harness is not None  # puts the benchmarks on the path
     problems = importlib.import_module("_joint_problems")
