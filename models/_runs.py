@@ -9,7 +9,20 @@ from apportion.records import Kind
 from apportion.tokens import count_tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from apportion.telemetry.events import Event
+    from apportion.telemetry.stored import StoredEvent
+
+
+def chars_of(event: Event | StoredEvent) -> int:
+    """Return the length of an event's text: in characters, or in bytes where only that was kept."""
+    return event.content_bytes if event.content is None else len(event.content)  # type: ignore[union-attr]
+
+
+def tokens_of(events: Iterable[Event | StoredEvent]) -> int:
+    """Return the tokens of the texts of events, as counted when they were stored where the texts were not kept."""
+    return sum(e.content_tokens if e.content is None else count_tokens(e.content) for e in events)  # type: ignore[union-attr]
 
 
 @dataclass(slots=True)
@@ -23,7 +36,7 @@ class RunSoFar:
         last: Position of its latest event.
         last_call: Position of the latest event that its model wrote, or -1.
         stage: The latest stage in which it was seen.
-        context: Texts of its context.
+        context: Pieces of its context.
         task: The latest message from outside.
         task_call: Calls made when that message came.
         prompts: Prompt tokens of its calls.
@@ -40,7 +53,7 @@ class RunSoFar:
     last: int = -1
     last_call: int = -1
     stage: int = 0
-    context: list[str] = field(default_factory=list)
+    context: list[Event | StoredEvent] = field(default_factory=list)
     context_chars: int = 0
     new_chars: int = 0
     new_results: int = 0
@@ -49,7 +62,7 @@ class RunSoFar:
     declared_chars: int = 0
     tools: set[str] = field(default_factory=set)
     last_tool: str | None = None
-    task: str = ""
+    task: Event | StoredEvent | None = None
     task_call: int = 0
     prompts: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
@@ -66,16 +79,16 @@ class RunSoFar:
         """Calls that have begun."""
         return len(self.prompts)
 
-    def visible_tokens(self, stated: list[str] | None = None) -> int:
+    def visible_tokens(self, stated: list[Event | StoredEvent] | None = None) -> int:
         """Return the tokens of the visible context, or of the pieces that the log states."""
         if stated is not None:
-            return sum(map(count_tokens, stated))
+            return tokens_of(stated)
         pieces, tokens = self._counted
-        tokens += sum(map(count_tokens, self.context[pieces:]))
+        tokens += tokens_of(self.context[pieces:])
         self._counted = (len(self.context), tokens)
         return tokens
 
-    def begin_call(self, event: Event, prompt_tokens: int) -> None:
+    def begin_call(self, event: Event | StoredEvent, prompt_tokens: int) -> None:
         """Note that a call with this first event begins."""
         assert event.call is not None
         if self.prompts and not self.compacted:
@@ -88,36 +101,36 @@ class RunSoFar:
         self.new_chars = self.new_results = self.new_errors = 0
         self.compacted = False
 
-    def see(self, event: Event, position: int) -> None:
+    def see(self, event: Event | StoredEvent, position: int) -> None:
         """Take an event of this run into account."""
         self.last, self.stage = position, max(self.stage, event.stage)
         if event.compaction:
             self.context.clear()
             self.context_chars, self._counted, self.compacted = 0, (0, 0), True
-        self.context.append(event.content)
-        self.context_chars += len(event.content)
+        self.context.append(event)
+        self.context_chars += chars_of(event)
         if event.call is not None and event.kind.written_by_model:
             self._see_output(event)
         else:
             self._see_input(event)
 
-    def _see_output(self, event: Event) -> None:
+    def _see_output(self, event: Event | StoredEvent) -> None:
         if not self._final_output:
-            self.outputs[-1] += count_tokens(event.content)
+            self.outputs[-1] += tokens_of([event])
         if event.kind in {Kind.TOOL_CALL, Kind.HANDOFF} and event.name is not None:
             self.tools.add(event.name)
             self.last_tool = event.name
 
-    def _see_input(self, event: Event) -> None:
-        self.new_chars += len(event.content)
+    def _see_input(self, event: Event | StoredEvent) -> None:
+        self.new_chars += chars_of(event)
         if event.kind in {Kind.TOOL_RESULT, Kind.HANDOFF_RESULT}:
             self.new_results += 1
             self.new_errors += event.is_error
-            self.last_result_chars = len(event.content)
+            self.last_result_chars = chars_of(event)
         elif event.kind is Kind.TOOL_DEFINITIONS:
-            self.declared_chars += len(event.content)
+            self.declared_chars += chars_of(event)
         elif event.kind is Kind.USER:
-            self.task, self.task_call = event.content, self.calls
+            self.task, self.task_call = event, self.calls
 
 
 @dataclass(slots=True)

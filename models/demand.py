@@ -21,17 +21,19 @@ from apportion.models.features import MAIN, SUB, Caller
 from apportion.models.pooling import Pooling
 from apportion.models.priors import MAX_TOKENS, PRIORS, PROBABILITIES, Mixture, PriorDemand, StageUse
 from apportion.models.quantiles import FOLDS, Measure, QuantileModel, Rows
-from apportion.models.shrinkage import Shrinkage, chain, quantiles
 from apportion.models.rows import call_rows, overhead_rows, pool_rows, run_rows, span_rows, use_values
+from apportion.models.shrinkage import Shrinkage, chain, quantiles
+from apportion.models.states import part_from, state_of
 from apportion.records import Demand
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from apportion.models.examples import Examples
     from apportion.telemetry.events import WorkflowLog
+    from apportion.telemetry.stored import StoredWorkflow
 
 __all__ = [
     "LEAST_WORKFLOWS",
@@ -111,11 +113,11 @@ class DemandModel:
         self.boost = boost
         self.seed = seed
 
-    def fit(self, workflows: Sequence[WorkflowLog]) -> Self:
+    def fit(self, workflows: Iterable[WorkflowLog | StoredWorkflow]) -> Self:
         """Learn from logged workflows.
 
         Args:
-            workflows: At least `LEAST_WORKFLOWS` that hold model calls; read once, so that any iterable will do.
+            workflows: At least `LEAST_WORKFLOWS` that hold model calls; gone through once.
 
         Raises:
             InputError: There are too few.
@@ -293,6 +295,63 @@ class DemandModel:
         members = np.log1p([demand.tokens for demand in demands])
         return _demand(pool.predict(members, chain(caller)), sum(demand.sample_size for demand in demands))
 
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return how good forecasts of held-out workflows were, a row for each target, as found by `fit`.
+
+        `loss` is the mean pinball loss over `LEVELS`, of logarithms.
+        """
+        return [
+            {
+                "forecast": target,
+                "workflows": found["workflows"],
+                "examples": found["rows"],
+                "loss": round(min(found["loss_shrunk"], found.get("loss_boosted", found["loss_shrunk"])), 4),
+                "boosted": found.get("boosted", False),
+            }
+            for target, found in self.report_.items()
+            if "rows" in found
+        ]
+
+    def evaluate(self, workflows: Iterable[WorkflowLog | StoredWorkflow]) -> list[dict[str, Any]]:
+        """Return how good forecasts of workflows are, a row for each level of `held_out.judge`."""
+        from apportion.models.examples import examples_of
+        from apportion.models.held_out import judge
+
+        examples = examples_of(workflows)
+        return [
+            {
+                "forecast": level,
+                "workflows": len(set(judged.workflows)),
+                "examples": len(judged),
+                "loss": round(judged.loss, 4),
+                "coverage_90": round(judged.coverage, 3),
+                "upper_by_lower": round(judged.spread, 1),
+            }
+            for level, judged in (judge(self, examples) if examples.workflows else {}).items()
+        ]
+
+    def to_state(self) -> dict[str, Any]:
+        """Return everything the model is as dictionaries, text, numbers and arrays."""
+        parts = {name: state_of(getattr(self, name)) for name in _PARTS}
+        return {"boost": self.boost, "seed": self.seed, "workflows": self.workflows_, "parts": parts}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """Return the model from what `to_state` returned.
+
+        Raises:
+            ValueError: The parts do not fit together.
+            KeyError: A part is missing.
+        """
+        made = cls(boost=bool(state["boost"]), seed=int(state["seed"]))
+        made.workflows_ = int(state["workflows"])
+        for name, (kind, optional) in _PARTS.items():
+            part = part_from(state["parts"][name])
+            if not (isinstance(part, kind) or (part is None and optional)):
+                raise ValueError(f"{name} is no {kind.__name__}")
+            setattr(made, name, part)
+        return made
+
     def overhead_tokens(self, caller: Caller) -> int | None:
         """Return the usual size of the system prompt and tool schemas that the log of an agent does not show.
 
@@ -301,6 +360,15 @@ class DemandModel:
         if self.overhead_ is None:
             return None
         return _median(self.overhead_.atoms(chain(caller))[:, 0])
+
+
+_PARTS: dict[str, tuple[type, bool]] = {
+    **{f"{name}_": (QuantileModel, name == "growth") for name in ("run", "calls", "output", "growth")},
+    **{f"{name}_": (QuantileModel, False) for name in ("stage", "workflow")},
+    **{f"{name}_pool_": (Pooling, False) for name in ("stage", "workflow")},
+    "overhead_": (Shrinkage, True),
+}
+"""The parts that are learned, what each is, and whether it may be missing."""
 
 
 def _groups(role: str, caller: Caller | None) -> tuple[str, ...]:

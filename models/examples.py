@@ -2,7 +2,7 @@
 
 Each example pairs what was known when it began with what it used in the end:
 
-    examples = examples_of(log)
+    examples = examples_of(logs)
     examples.runs[0].features      # what was known, in the order of `features.FEATURES`
     examples.runs[0].use.calls     # what came of it
 
@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.models.features import Caller, Watch
 from apportion.models.priors import StageUse
+from apportion.telemetry.stored import StoredWorkflow
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from apportion.models._runs import RunSoFar, UnitSoFar
     from apportion.telemetry.events import Event, WorkflowLog
+    from apportion.telemetry.stored import StoredEvent
 
 HISTORY = 32
 """How many earlier values an example carries at most, the latest ones."""
@@ -150,13 +152,11 @@ class Examples:
         )
 
 
-def examples_of(logs: WorkflowLog | Iterable[WorkflowLog]) -> Examples:
-    """Return the examples of one or more workflows, each in the order in which they began."""
-    from apportion.telemetry.events import WorkflowLog
-
+def examples_of(workflows: Iterable[WorkflowLog | StoredWorkflow]) -> Examples:
+    """Return the examples of workflows, each in the order in which they began."""
     found = Examples()
-    for log in [logs] if isinstance(logs, WorkflowLog) else logs:
-        _Reader(log, found).read()
+    for workflow in workflows:
+        _Reader(workflow, found).read()
     return found
 
 
@@ -180,17 +180,19 @@ class _Call:
 class _Reader:
     """Walks one workflow once, and adds its examples."""
 
-    def __init__(self, log: WorkflowLog, found: Examples) -> None:
-        self.log = log
+    def __init__(self, workflow: WorkflowLog | StoredWorkflow, found: Examples) -> None:
+        about = workflow.summary if isinstance(workflow, StoredWorkflow) else workflow
+        self.workflow = about.id
+        self.events = workflow.events
         self.found = found
-        self.watch = Watch(framework=log.framework, source=log.source)
+        self.watch = Watch(framework=about.framework, source=about.source)
         self.calls: list[tuple[_Call, RunSoFar]] = []
         self.units: dict[tuple[str, str, int], tuple[_Call, tuple[StageUse, ...]]] = {}
         self.stages: dict[int, tuple[_Call, tuple[tuple[int, int], ...]]] = {}
         self._latest: dict[str, _Call] = {}
 
     def read(self) -> None:
-        for event in self.log.events:
+        for event in self.events:
             if self.watch.begins_call(event):
                 self._begin(event)
             else:
@@ -198,7 +200,7 @@ class _Reader:
         if self.calls:
             self._finish()
 
-    def _begin(self, event: Event) -> None:
+    def _begin(self, event: Event | StoredEvent) -> None:
         watch, run = self.watch, self.watch.run(event)
         usage = event.usage
         call = _Call(
@@ -224,11 +226,11 @@ class _Reader:
         watch.see(event)
         self.calls.append((call, watch.run(event)))
 
-    def _note_overhead(self, event: Event, run: RunSoFar, caller: Caller) -> None:
+    def _note_overhead(self, event: Event | StoredEvent, run: RunSoFar, caller: Caller) -> None:
         counted = event.usage.prompt_tokens if event.usage is not None else None
         if run.calls == 0 and counted:
             hidden = max(0, counted - self.watch.visible_tokens(event))
-            self.found.overheads.append(Overhead(self.log.id, caller, hidden))
+            self.found.overheads.append(Overhead(self.workflow, caller, hidden))
 
     def _finish(self) -> None:
         self.found.calls.extend(self._call_example(call, run) for call, run in self.calls)
@@ -245,7 +247,7 @@ class _Reader:
     def _call_example(self, call: _Call, run: RunSoFar) -> CallExample:
         growth = run.prompts[call.number + 1] - call.prompt_tokens if call.followed else None
         return CallExample(
-            self.log.id,
+            self.workflow,
             call.caller,
             call.features,
             call.prompt_tokens,
@@ -259,9 +261,11 @@ class _Reader:
     def _run_example(self, call: _Call, history: tuple[StageUse, ...], unit: UnitSoFar) -> RunExample:
         use = StageUse.of_calls(unit.prompts, unit.outputs)
         prompt = call.prompt_tokens
-        return RunExample(self.log.id, unit.stage, call.caller, call.features, prompt, history, use, unit.total_tokens)
+        return RunExample(
+            self.workflow, unit.stage, call.caller, call.features, prompt, history, use, unit.total_tokens
+        )
 
     def _span(self, call: _Call, history: tuple[tuple[int, int], ...], members: tuple[int, ...]) -> SpanExample:
         total = sum(self.found.runs[number].total_tokens for number in members)
         prompt = call.prompt_tokens
-        return SpanExample(self.log.id, call.caller, call.features, prompt, history, members, total)
+        return SpanExample(self.workflow, call.caller, call.features, prompt, history, members, total)

@@ -10,7 +10,7 @@ changes all of that, and no feature may move.
             features = watch.features(event)    # shape (len(FEATURES),), before the answer is looked at
         watch.see(event)
 
-Texts enter as lengths and counts. A bag of hashed words of the task was tried and left out: see `benchmarks/demand.py`.
+Texts enter as lengths and counts, so that a store which keeps no texts still gives most features.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
-from apportion.models._runs import RunSoFar, UnitSoFar
+from apportion.models._runs import RunSoFar, UnitSoFar, chars_of
 from apportion.prices import lookup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from apportion.telemetry.events import Event
+    from apportion.telemetry.stored import StoredEvent
 
 TOOL_BUCKETS = 64
 """Into how many buckets names of tools are hashed."""
@@ -150,42 +151,42 @@ class Watch:
         self.source = source
         self._runs: dict[str, RunSoFar] = {}
         self.units: dict[tuple[str, str, int], UnitSoFar] = {}
-        self._texts: dict[int, str] = {}
+        self._pieces: dict[int, Event | StoredEvent] = {}
         self._calls = 0
         self._position = 0
 
-    def begins_call(self, event: Event) -> bool:
+    def begins_call(self, event: Event | StoredEvent) -> bool:
         """Say whether an event that has not been seen yet is the first of a completion."""
         if event.call is None or not event.kind.written_by_model:
             return False
         run = self._runs.get(event.agent_run)
         return run is None or event.call not in run.begun
 
-    def caller(self, event: Event) -> Caller:
+    def caller(self, event: Event | StoredEvent) -> Caller:
         """Return who makes a call."""
         role = MAIN if event.parent_agent is None else SUB
         return Caller(self.framework, self.source, event.agent, role, event.model)
 
-    def unit_key(self, event: Event) -> tuple[str, str, int]:
+    def unit_key(self, event: Event | StoredEvent) -> tuple[str, str, int]:
         """Return the unit of a call: an agent in one context window in one stage."""
         return event.agent_run, event.agent, event.stage
 
-    def prompt_tokens(self, event: Event) -> int:
+    def prompt_tokens(self, event: Event | StoredEvent) -> int:
         """Return the tokens of the prompt about to be sent: as counted by the provider, or its visible text."""
         counted = event.usage.prompt_tokens if event.usage is not None else None
         return counted or self.visible_tokens(event)
 
-    def visible_tokens(self, event: Event) -> int:
+    def visible_tokens(self, event: Event | StoredEvent) -> int:
         """Return the tokens of the visible text of the prompt of a call."""
         return self._run(event).visible_tokens(self._stated(event))
 
-    def _stated(self, event: Event) -> list[str] | None:
+    def _stated(self, event: Event | StoredEvent) -> list[Event | StoredEvent] | None:
         """Return the pieces of a prompt that the log states, or `None` where it does not."""
         if event.prompt_steps is None:
             return None
-        return [self._texts[step] for step in event.prompt_steps if step in self._texts]
+        return [self._pieces[step] for step in event.prompt_steps if step in self._pieces]
 
-    def earlier_units(self, event: Event) -> list[UnitSoFar]:
+    def earlier_units(self, event: Event | StoredEvent) -> list[UnitSoFar]:
         """Return what is known of the earlier units of the same agent type that are over, in the order they began.
 
         A unit is over once its run is called in a later stage; for a sub-agent, once its parent goes on; for one of
@@ -194,7 +195,7 @@ class Watch:
         key = self.unit_key(event)
         return [unit for unit in self.units.values() if unit.agent == event.agent and self._is_over(unit, key)]
 
-    def earlier_stages(self, event: Event) -> list[tuple[int, int]]:
+    def earlier_stages(self, event: Event | StoredEvent) -> list[tuple[int, int]]:
         """Return the first prompt of each earlier stage, and the tokens it has used so far, in order."""
         found: dict[int, tuple[int, int]] = {}
         for unit in self.units.values():
@@ -216,15 +217,15 @@ class Watch:
         parent = self._runs.get(run.parent)
         return parent is not None and parent.last_call > run.last
 
-    def unit(self, event: Event) -> UnitSoFar | None:
+    def unit(self, event: Event | StoredEvent) -> UnitSoFar | None:
         """Return the unit that a call belongs to, as it was before the call; `None` before its first one."""
         return self.units.get(self.unit_key(event))
 
-    def run(self, event: Event) -> RunSoFar:
+    def run(self, event: Event | StoredEvent) -> RunSoFar:
         """Return the agent run that a call belongs to, as it was before the call."""
         return self._run(event)
 
-    def _run(self, event: Event) -> RunSoFar:
+    def _run(self, event: Event | StoredEvent) -> RunSoFar:
         run = self._runs.get(event.agent_run)
         if run is not None:
             return run
@@ -232,11 +233,11 @@ class Watch:
         depth = 0 if event.parent_agent is None else (parent.depth + 1 if parent is not None else 1)
         return RunSoFar(parent=event.parent_agent, depth=depth, first=self._position)
 
-    def features(self, event: Event) -> tuple[float, ...]:
+    def features(self, event: Event | StoredEvent) -> tuple[float, ...]:
         """Return the features of a call whose first event has not been seen yet, in the order of `FEATURES`."""
         return tuple(self._values(event))
 
-    def _values(self, event: Event) -> Iterator[float]:
+    def _values(self, event: Event | StoredEvent) -> Iterator[float]:
         run, unit, units = self._run(event), self.unit(event), self.earlier_units(event)
         prompt = self.prompt_tokens(event)
         yield from (event.stage, len({u.stage for u in self.units.values() if u.agent_run == event.agent_run}))
@@ -247,26 +248,26 @@ class Watch:
         profile = lookup(event.model)
         yield prompt / profile.context_window if profile is not None and profile.context_window else UNKNOWN
         stated = self._stated(event)
-        yield math.log1p(run.context_chars if stated is None else sum(map(len, stated)))
+        yield math.log1p(run.context_chars if stated is None else sum(map(chars_of, stated)))
         yield len(run.context) if stated is None else len(stated)
         yield from (math.log1p(run.new_chars), run.new_results, run.new_errors)
         yield from (math.log1p(run.last_result_chars), math.log1p(run.declared_chars), len(run.tools))
         yield crc32(run.last_tool.encode("utf-8", "replace")) % TOOL_BUCKETS if run.last_tool is not None else -1
         yield run.calls - run.task_call
-        yield from task_shape(run.task)
+        yield from _task_shape(run.task)
         yield from (_log(run.outputs[-1:]), _log(run.outputs))
         growths = [*run.growths, max(0, prompt - run.prompts[-1])] if run.prompts else []
         yield from (_log(growths[-1:]), _log(growths))
         calls = [u.calls for u in units]
         yield from (_log(calls[-1:]), _log(calls))
 
-    def see(self, event: Event) -> None:
+    def see(self, event: Event | StoredEvent) -> None:
         """Take an event into account."""
         begins = self.begins_call(event)
         run = self._runs.setdefault(event.agent_run, self._run(event))
         if begins:
             self._begin_call(event, run)
-        self._texts[event.step] = event.content
+        self._pieces[event.step] = event
         run.see(event, self._position)
         if event.call is not None and event.kind.written_by_model:
             self.units[run.unit].outputs[-1:] = run.outputs[-1:]  # the stage may have changed since it began
@@ -282,6 +283,13 @@ class Watch:
         unit.prompts.append(prompt)
         unit.outputs.append(0)
         self._calls += 1
+
+
+def _task_shape(task: Event | StoredEvent | None) -> tuple[float, ...]:
+    """Return the shape of a task; where its text was not kept, its length alone is known."""
+    if task is None or task.content is not None:
+        return task_shape("" if task is None else task.content or "")
+    return (math.log1p(chars_of(task)), *[UNKNOWN] * 7)
 
 
 def _log(values: list[int]) -> float:

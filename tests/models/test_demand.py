@@ -22,9 +22,11 @@ from apportion.models.demand import (
 from apportion.models.examples import Examples, examples_of
 from apportion.models.quantiles import QuantileModel
 from apportion.models.rows import run_rows
+from apportion.telemetry.store import TelemetryStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from apportion.telemetry.events import WorkflowLog
 
@@ -154,6 +156,68 @@ def test_its_state_is_arrays_dictionaries_strings_and_numbers(model: DemandModel
 
 def _boosting(model: DemandModel) -> set[str]:
     return {"Boosting"} if any(report.get("boosted") for report in model.report_.values()) else set()
+
+
+def test_a_model_comes_back_from_its_state(model: DemandModel) -> None:
+    again = DemandModel.from_state(copy.deepcopy(model.to_state()))
+    assert _state(again) == _state(model)
+    asked = {"prompt_tokens": 5000, "caller": MAIN}
+    assert again.forecast("main", **asked) == model.forecast("main", **asked)
+
+
+def _without(state: dict[str, Any], *path: str) -> None:
+    for name in path[:-1]:
+        state = state[name]
+    del state[path[-1]]
+
+
+@pytest.mark.parametrize(
+    "path", [("workflows",), ("parts", "run_"), ("parts", "run_", "shrinkage_", "atoms_"), ("parts", "run_", "part")]
+)
+def test_a_state_that_lacks_something_is_refused(model: DemandModel, path: tuple[str, ...]) -> None:
+    state = copy.deepcopy(model.to_state())
+    _without(state, *path)
+    with pytest.raises((ValueError, KeyError)):
+        DemandModel.from_state(state)
+
+
+def test_a_state_with_parts_of_another_kind_is_refused(model: DemandModel) -> None:
+    state = model.to_state()
+    state["parts"]["run_"] = state["parts"]["stage_pool_"]
+    with pytest.raises(ValueError, match="run_ is no QuantileModel"):
+        DemandModel.from_state(state)
+
+
+def test_a_saved_model_is_loaded_again(model: DemandModel, tmp_path: Path) -> None:
+    from apportion.models.persistence import _dump, _unpacked
+
+    path = tmp_path / "demand.skops"
+    again = DemandModel.from_state(_unpacked(path, _dump("demand", model)))
+    assert _state(again) == _state(model)
+
+
+def test_it_says_how_good_it_is_on_workflows_it_had_not_seen_and_on_others(
+    model: DemandModel, draw_log: Callable[..., WorkflowLog]
+) -> None:
+    rows = model.metrics()
+    assert [row["forecast"] for row in rows] == ["run", "calls", "output", "growth", "stage", "workflow"]
+    assert all(row["loss"] > 0 for row in rows)
+    others = {row["forecast"]: row for row in model.evaluate(draw_log(seed) for seed in range(100, 110))}
+    assert others["workflow"]["examples"] == 10
+    assert 0.7 <= others["output"]["coverage_90"] <= 1.0
+    assert model.evaluate([]) == []
+
+
+def test_a_store_that_keeps_no_texts_teaches_as_well(draw_log: Callable[..., WorkflowLog], tmp_path: Path) -> None:
+    logs = [draw_log(seed) for seed in range(12)]
+    with TelemetryStore(tmp_path / "t.db") as store:
+        for log in logs:
+            store.add(log)
+        stored = [each for log in logs if (each := store.load(log.id)) is not None]
+    assert not any(each.captured for each in stored)
+    asked = {"prompt_tokens": 5000, "caller": MAIN}
+    first, second = DemandModel().fit(logs), DemandModel().fit(stored)
+    assert second.forecast("main", **asked) == first.forecast("main", **asked)
 
 
 def test_pooled_demand_is_narrower_than_the_sum_of_bounds(model: DemandModel) -> None:

@@ -52,7 +52,7 @@ def test_the_shape_of_a_task_has_the_columns_of_the_table() -> None:
 
 def known_before(log: WorkflowLog) -> list[tuple[object, ...]]:
     """What was known before each call, run, stage and workflow, keyed by the call with which it begins."""
-    found = examples_of(log)
+    found = examples_of([log])
     examples: list[CallExample | RunExample | SpanExample] = [*found.calls, *found.runs, *found.stages]
     return [_known(each) for each in (*examples, *found.workflows)]
 
@@ -92,11 +92,11 @@ def leaks(log: WorkflowLog, seed: int, *, most: int = 12) -> list[int]:
     """Calls before which something else is known when their future is another one."""
     chosen = list(enumerate(moments(log)))
     random.Random(seed).shuffle(chosen)  # noqa: S311  (no secret)
-    found = examples_of(log).calls
+    found = examples_of([log]).calls
     return [
         number
         for number, moment in chosen[:most]
-        if _known(found[number]) != _known(examples_of(other_future(log, moment, seed)).calls[number])
+        if _known(found[number]) != _known(examples_of([other_future(log, moment, seed)]).calls[number])
     ]
 
 
@@ -160,7 +160,7 @@ def test_features_can_be_read_while_a_workflow_runs(draw_log: Callable[..., Work
         if watch.begins_call(event):
             live.append(watch.features(event))
         watch.see(event)
-    logged = [call.features for call in examples_of(log).calls]
+    logged = [call.features for call in examples_of([log]).calls]
     assert repr(live) == repr(logged)
     assert {len(each) for each in live} == {len(FEATURES)}
 

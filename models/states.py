@@ -1,0 +1,106 @@
+"""The parts of a demand model as plain values, and back: what `persistence` saves.
+
+A part becomes a dictionary of its attributes with its name under `PART`. Coming back, each part must have exactly the
+attributes that it has here, and trees must stay within their arrays.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from apportion.models.boosting import Boosting
+from apportion.models.calibration import LEVELS, Conformal
+from apportion.models.pooling import Pooling
+from apportion.models.quantiles import Measure, QuantileModel
+from apportion.models.shrinkage import ATOMS, Shrinkage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PART = "part"
+
+_TREES = ("feature_", "threshold_", "left_", "right_", "unknown_left_", "value_")
+_QUANTILES = ("shrinkage_", "own_weight_", "conformal_", "boosting_", "boosted_conformal_", "report_")
+
+ATTRIBUTES: dict[type, tuple[str, ...]] = {
+    Shrinkage: ("weight", "atoms_", "counts_", "examples_"),
+    Conformal: ("least_workflows", "offsets_", "counts_"),
+    Boosting: ("seed", "known_", "baseline_", *_TREES),
+    QuantileModel: ("measure", "boost", "seed", *_QUANTILES),
+    Pooling: ("seed", "common_", "draws_", "conformal_", "losses_"),
+}
+"""The attributes of each part."""
+
+_PARTS = {part.__name__: part for part in ATTRIBUTES}
+
+
+def state_of(value: Any) -> Any:
+    """Return a part, or a value within one, as dictionaries, lists, text, numbers and arrays."""
+    if type(value) in ATTRIBUTES:
+        return {PART: type(value).__name__} | {key: state_of(each) for key, each in vars(value).items()}
+    return {key: state_of(each) for key, each in value.items()} if isinstance(value, dict) else value
+
+
+def part_from(state: Any) -> Any:
+    """Return what `state_of` was given.
+
+    Raises:
+        ValueError: A part lacks an attribute, has one too many, or they do not fit together.
+    """
+    if not isinstance(state, dict):
+        return state
+    values = {key: part_from(each) for key, each in state.items() if key != PART}
+    return _part(state[PART], values) if PART in state else values
+
+
+def _part(name: str, values: Mapping[str, Any]) -> Any:
+    kind = _PARTS.get(name)
+    if kind is None or set(values) != set(ATTRIBUTES[kind]):
+        raise ValueError(f"{name} has other attributes")
+    made = kind.__new__(kind)
+    vars(made).update(values)
+    if not _FITS[kind](made):
+        raise ValueError(f"the attributes of {name} do not fit together")
+    return made
+
+
+def _shrinkage_fits(part: Shrinkage) -> bool:
+    same = part.atoms_.keys() == part.counts_.keys() == part.examples_.keys()
+    shapes = {atoms.shape for atoms in part.atoms_.values()}
+    return same and len(shapes) == 1 and next(iter(shapes))[0] == ATOMS
+
+
+def _conformal_fits(part: Conformal) -> bool:
+    offsets = part.offsets_.values()
+    return bool(offsets) and all(each.shape == (len(LEVELS),) and np.isfinite(each).all() for each in offsets)
+
+
+def _boosting_fits(part: Boosting) -> bool:
+    arrays = [getattr(part, name) for name in _TREES]
+    nodes = part.left_.shape[1]
+    within = all(each.min() >= 0 and each.max() < nodes for each in (part.left_, part.right_))
+    known = part.feature_.min() >= 0 and part.feature_.max() < len(part.known_)
+    return bool(len({each.shape for each in arrays}) == 1 and within and known)
+
+
+def _quantile_model_fits(part: QuantileModel) -> bool:
+    kinds = (part.shrinkage_, Shrinkage), (part.conformal_, Conformal)
+    boosted = part.boosting_ is None or (
+        isinstance(part.boosting_, Boosting) and isinstance(part.boosted_conformal_, Conformal)
+    )
+    return Measure(part.measure) in Measure and all(isinstance(each, kind) for each, kind in kinds) and boosted
+
+
+def _pooling_fits(part: Pooling) -> bool:
+    return isinstance(part.conformal_, Conformal) and 0.0 <= part.common_ < 1.0 and part.draws_.ndim == 2
+
+
+_FITS: dict[type, Any] = {
+    Shrinkage: _shrinkage_fits,
+    Conformal: _conformal_fits,
+    Boosting: _boosting_fits,
+    QuantileModel: _quantile_model_fits,
+    Pooling: _pooling_fits,
+}
