@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 from apportion.errors import InfeasiblePlanError
-from apportion.models.demand import PriorDemand, StageUse
+from apportion.models.demand import StageUse
 from apportion.planner.budgets.problem import QUANTUM_TOKENS, AgentNeed, BudgetProblem, StageCap
+from apportion.planner.forecasts import forecasts
 from apportion.planner.invocation_problem import Waiting, invocation_problem
 from apportion.planner.masking import (
     EXPANSION_OUTPUT_TOKENS,
@@ -32,9 +33,11 @@ from apportion.records import Budget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from apportion.models.features import Caller
     from apportion.planner.budgets.plan import BudgetPlan
     from apportion.planner.prompt import PlannedPrompt
     from apportion.records import Demand
@@ -80,11 +83,13 @@ class PlanOptions:
         budget: Limits of each workflow.
         target_reduction: Share of visible prompt tokens to save where that costs nothing, in [0, 1], or `None`.
         enabled: Off switch: every prompt is sent as it is.
+        models: Folder of trained models that forecast demand; `None` means documented priors.
     """
 
     budget: Budget = field(default_factory=Budget)
     target_reduction: float | None = None
     enabled: bool = True
+    models: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,8 @@ class Invocation:
         priced: Whether the prices are the model's own, so that a limit in US dollars can be applied.
         context_window: Most tokens of a prompt, or `None`.
         calibration: Real prompt tokens per counted one, at the run's previous call; 1 where that is unknown.
+        caller: Who calls, for learned forecasts; `None` where only the role is known.
+        features: What is known before the call, in the order of `models.features.FEATURES`; `None` without a model.
     """
 
     run_id: str
@@ -116,6 +123,8 @@ class Invocation:
     priced: bool
     context_window: int | None
     calibration: float = 1.0
+    caller: Caller | None = None
+    features: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +188,8 @@ class InvocationPlan:
 class StageRecord:
     """Planned against used, for one agent run in one stage."""
 
-    role: str
+    begun: Invocation
+    """The first call."""
     likely_tokens: int
     """The 90 % quantile of the demand, as forecast when the stage began."""
     allocated_tokens: int | None = None
@@ -224,8 +234,9 @@ class WorkflowPlanner:
         self.options = options
         self.stages: dict[tuple[str, int], StageRecord] = {}
         self._solve = solve
-        self._demand = PriorDemand()
+        self.forecasts = forecasts(options.models)
         self._history: defaultdict[str, list[StageUse]] = defaultdict(list)
+        self._main: Invocation | None = None
         self._current: dict[str, int] = {}
         self._spent_tokens = 0.0
         self._cost = 0.0
@@ -244,7 +255,7 @@ class WorkflowPlanner:
         degraded = (self._forced_by(ask, references),) if masks.forced else ()
         prompt_tokens = ask.overhead_tokens + float(tokens_with(ask.prompt, references).sum()) - masks.saved_tokens
         allocated, status, gap, reasons = self._plan_budget(ask, prompt_tokens)
-        return InvocationPlan(masks, references, allocated, status, gap, degraded + reasons)
+        return InvocationPlan(masks, references, allocated, status, gap, degraded + reasons + self.forecasts.degraded)
 
     def plan_references(self, ask: Invocation) -> tuple[Reference, ...]:
         """Return which new items to send as references: all whose bytes the same prompt already holds.
@@ -270,9 +281,10 @@ class WorkflowPlanner:
         prompt_tokens = ask.overhead_tokens + float(state.tokens.sum())
         if not self._binding(ask, prompt_tokens) or _beyond_window(ask, prompt_tokens) > 0:
             return None
-        growth, output = self._demand.per_call(ask.role, history=self._history[ask.role])
+        history = self._history[_kind(ask)]
+        growth, output = self.forecasts.demand.per_call(ask.role, history=history, caller=ask.caller)
         others = [
-            Waiting(run_id, self._forecast(record.role, record.last_prompt), record.last_prompt)
+            Waiting(run_id, self._forecast(record.begun, record.last_prompt), record.last_prompt)
             for (run_id, number), record in self.stages.items()
             if number == ask.stage and run_id != ask.run_id and record.recorded is None
         ]
@@ -280,7 +292,7 @@ class WorkflowPlanner:
             ask.run_id,
             state,
             ask.prices,
-            (*others, Waiting(LATER, self._forecast("main", prompt_tokens), prompt_tokens)),
+            (*others, Waiting(LATER, self._forecast_later(ask, prompt_tokens), prompt_tokens)),
             output_tokens=output,
             growth_tokens=growth,
             max_tokens=limit,
@@ -397,7 +409,7 @@ class WorkflowPlanner:
 
     def _close(self, record: StageRecord) -> None:
         record.recorded = record.use
-        self._history[record.role].append(record.recorded)
+        self._history[_kind(record.begun)].append(record.recorded)
 
     def _plan_budget(
         self, ask: Invocation, prompt_tokens: float
@@ -430,12 +442,14 @@ class WorkflowPlanner:
             previous = self._current.get(ask.run_id)
             if previous is not None:
                 self._close(self.stages[ask.run_id, previous])
-            demand = self._forecast(ask.role, prompt_tokens)
+            if ask.role == "main":
+                self._main = ask
+            demand = self._forecast(ask, prompt_tokens)
             likely = dict(zip(demand.probabilities, demand.tokens, strict=True))[0.9]
-            record = StageRecord(ask.role, likely, first_prompt=prompt_tokens, last_prompt=prompt_tokens)
+            record = StageRecord(ask, likely, first_prompt=prompt_tokens, last_prompt=prompt_tokens)
             self.stages[key] = record
         elif record.recorded is not None:  # it was over, and has been called again
-            self._history[record.role].remove(record.recorded)
+            self._history[_kind(record.begun)].remove(record.recorded)
             record.recorded = None
         self._current[ask.run_id] = ask.stage
         return record
@@ -443,15 +457,16 @@ class WorkflowPlanner:
     def _problem(self, ask: Invocation, prompt_tokens: float) -> BudgetProblem:
         """Share what is left among the runs of this stage, and keep some for the stages to come."""
         limit = self._limit_tokens(ask)
-        stage, later = str(ask.stage), AgentNeed(id=LATER, stage_id=LATER, demand=self._forecast("main", prompt_tokens))
+        stage = str(ask.stage)
+        later = AgentNeed(id=LATER, stage_id=LATER, demand=self._forecast_later(ask, prompt_tokens))
         asking = AgentNeed(
             id=ask.run_id,
             stage_id=stage,
-            demand=self._forecast(ask.role, prompt_tokens),
+            demand=self._forecast(ask, prompt_tokens),
             floor_tokens=round(prompt_tokens) + EXPANSION_OUTPUT_TOKENS,
         )
         others = [
-            AgentNeed(id=run_id, stage_id=stage, demand=self._forecast(record.role, record.last_prompt))
+            AgentNeed(id=run_id, stage_id=stage, demand=self._forecast(record.begun, record.last_prompt))
             for (run_id, number), record in self.stages.items()
             if number == ask.stage and run_id != ask.run_id and record.recorded is None
         ]
@@ -480,8 +495,24 @@ class WorkflowPlanner:
             limits.append((budget.max_usd - self._cost) / rate)
         return max(0, int(min(limits))) if limits else None
 
-    def _forecast(self, role: str, prompt_tokens: float) -> Demand:
-        return self._demand.forecast(role, prompt_tokens=round(prompt_tokens), history=self._history[role])
+    def _forecast(self, ask: Invocation, prompt_tokens: float) -> Demand:
+        return self.forecasts.demand.forecast(
+            ask.role,
+            prompt_tokens=round(prompt_tokens),
+            history=self._history[_kind(ask)],
+            caller=ask.caller,
+            features=ask.features,
+        )
+
+    def _forecast_later(self, ask: Invocation, prompt_tokens: float) -> Demand:
+        """Forecast what the main agent will need in a later stage, of which nothing else is known yet."""
+        main = self._main or replace(ask, role="main", caller=None)
+        return self._forecast(replace(main, features=None), prompt_tokens)
+
+
+def _kind(ask: Invocation) -> str:
+    """Return what agent runs have in common that learn from each other: their type, or at least their role."""
+    return ask.role if ask.caller is None else f"{ask.role}/{ask.caller.agent}"
 
 
 def tokens_with(prompt: PlannedPrompt, references: Iterable[Reference]) -> NDArray[np.float64]:

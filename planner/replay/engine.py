@@ -15,6 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from apportion.errors import ApportionError, InputError, NothingToReplayError
+from apportion.planner.forecasts import require_trained
 from apportion.planner.planner import PlanOptions
 from apportion.planner.replay.aggregate import RunFacts, build_report
 from apportion.planner.replay.baselines import find_baselines
@@ -72,6 +73,7 @@ def replay(
     jobs: int | None = 1,
     limit: int | None = None,
     against: Sequence[str] = (),
+    models: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> ReplayReport:
     """Replay logged workflows with planning, and report what it would have saved and what it would have cost.
@@ -90,6 +92,8 @@ def replay(
         limit: Workflows to replay at most: the first ones in the order of the logs. The report says so.
         against: Names of rules to compare with on the same logs (`planner.replay.baselines`): `nothing`, `clear-10`,
             `keep-last-20`, `rule-a`, `equal-split`. Each costs one more pass over the logs.
+        models: Folder of trained models (`apportion train`) whose demand forecasts the plans go by; `None` means the
+            documented priors. On workflows from which the models have learned the figures flatter.
         progress: Called after each workflow.
 
     Returns:
@@ -97,13 +101,14 @@ def replay(
 
     Raises:
         NothingToReplayError: The paths hold no workflow with model calls.
-        InputError: An argument is out of range.
+        InputError: An argument is out of range, or nothing was ever trained into the folder of models.
     """
     _check(target_reduction, jobs, limit)
+    require_trained(models)
     rivals = find_baselines(against)
     began = time.perf_counter()
     target = target_reduction if enabled else None
-    options = PlanOptions(budget=budget or Budget(), target_reduction=target, enabled=enabled)
+    options = PlanOptions(budget=budget or Budget(), target_reduction=target, enabled=enabled, models=models)
     skipped = SkipLog()
     groups = find_groups(paths, skipped)
     workers = _workers(groups, jobs)
@@ -126,6 +131,7 @@ def replay(
         "jobs": workers,
         "limit": limit,
         "against": ", ".join(rivals) or None,
+        "models": str(models) if models is not None else None,
     }
     seconds = time.perf_counter() - began
     facts = RunFacts(complete, seconds, _peak_memory_mb(workers), settings, limited=taken == limit)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict, deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from apportion.compression.store import HandleStore
+from apportion.models.features import Watch
 from apportion.planner.budgets.solver import solve_budget
 from apportion.planner.planner import (
     REMAINING_CALLS,
@@ -67,6 +68,8 @@ class _WorkflowReplay:
         self.planner = planner
         self.store = HandleStore()
         self.clock = CacheClock()
+        self._watch: Watch | None = None
+        self._seen = 0
         self.result = WorkflowResult(log.id, log.source, log.framework, log.origin or log.id, Totals(workflows=1))
         self.priced = True
         self._callers: set[tuple[str, str]] = set()
@@ -140,7 +143,19 @@ class _WorkflowReplay:
             priced=run.tariff.priced,
             context_window=run.tariff.context_window,
             calibration=run.calibration,
+            **self._known(call),
         )
+
+    def _known(self, call: LoggedCall) -> dict[str, Any]:
+        """Return who calls and what is known before the call, where a trained model asks for it."""
+        if not self.planner.forecasts.learned:
+            return {}
+        if self._watch is None:
+            self._watch = Watch(framework=self.log.framework, source=self.log.source)
+        while self.log.events[self._seen].step < call.first.step:
+            self._watch.see(self.log.events[self._seen])
+            self._seen += 1
+        return {"caller": self._watch.caller(call.first), "features": self._watch.features(call.first)}
 
     def _tokens_short(self, run: RunReplay, call: LoggedCall) -> bool:
         """Say whether a token limit is likely to bind: then the tokens of a mask count for more than a rewrite."""

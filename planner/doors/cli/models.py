@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 FromOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--from", metavar="STORE|PATH", help="Use this store, or these logs, instead; may be repeated."
-    ),
+    typer.Option("--from", metavar="STORE|PATH", help="Use this store, or these logs, instead; may be repeated."),
 ]
 StoreOption = Annotated[
     Path | None, typer.Option("--store", metavar="FILE", help="The telemetry store; default: telemetry.store_path.")

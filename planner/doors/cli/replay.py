@@ -16,6 +16,7 @@ from apportion.planner.doors.cli._stdin import watching_standard_input
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from apportion.planner.doors.cli._common import Interrupts
     from apportion.planner.replay.engine import Progress
@@ -138,6 +139,14 @@ def replay_command(  # noqa: PLR0917  (typer gives options by name)
             show_default=False,
         ),
     ] = None,
+    learned: Annotated[  # noqa: FBT002
+        bool,
+        typer.Option(
+            "--learned",
+            help="Forecast demand with the models that `apportion train` has saved, instead of documented priors. "
+            "On logs from which they have learned the figures flatter.",
+        ),
+    ] = False,
     quiet: Annotated[  # noqa: FBT002
         bool, typer.Option("--quiet", "-q", help="No progress bar, and no word about the files written.")
     ] = False,
@@ -163,7 +172,8 @@ def replay_command(  # noqa: PLR0917  (typer gives options by name)
             _say_when_off(loaded)
             budget = Budget(max_tokens=budget_tokens, max_usd=budget_usd)
             with watching_standard_input(paths), _progress(show=not quiet) as progress:
-                report = _replay(paths, loaded, budget, limit, rivals, _noting_what_is_done(pressed, progress))
+                models = loaded.settings.telemetry.models_folder if learned else None
+                report = _replay(paths, loaded, budget, limit, rivals, models, _noting_what_is_done(pressed, progress))
             if not (report.complete or report.workflows):
                 raise KeyboardInterrupt
         pressed.reportable = False  # what is interrupted from now on is the writing
@@ -251,6 +261,7 @@ def _replay(
     budget: Budget,
     limit: int | None,
     against: tuple[str, ...],
+    models: Path | None,
     progress: Callable[[Progress], None] | None,
 ) -> ReplayReport:
     from apportion.planner.replay.engine import replay
@@ -264,6 +275,7 @@ def _replay(
         jobs=loaded.settings.replay.jobs,
         limit=limit,
         against=against,
+        models=models,
         progress=progress,
     )
 
