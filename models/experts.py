@@ -127,8 +127,9 @@ class StepExperts:
         return Opinions(names, np.array([base if row is None else row for row in rows]), heard)
 
     def _classified(self, nth: int, step: Step, base: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """Return what a classifier says; nothing of an unknown source, to which none of its indicators belongs."""
         classifier = self.classifiers_[nth]
-        if classifier.reads_text and not step.text:
+        if step.source not in self.names_ or (classifier.reads_text and not step.text):
             return None
         probabilities = classifier.probabilities(step)
         if probabilities is None:
