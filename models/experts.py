@@ -71,6 +71,7 @@ class StepExperts:
         self.names_: dict[str | None, BackoffCounts] = {None: BackoffCounts(max_order)}
         self.patterns_: dict[str | None, BackoffCounts] = {None: BackoffCounts(max_order)}
         self.classifiers_ = [StepClassifier(reads_text=False), StepClassifier(reads_text=True)]
+        self._place_outcomes()
 
     def count(self, steps: Iterable[Step]) -> Self:
         """Add steps to what was counted by names and patterns."""
@@ -90,7 +91,15 @@ class StepExperts:
         """Fit the classifiers anew."""
         for classifier in self.classifiers_:
             classifier.fit(steps)
+        self._place_outcomes()
         return self
+
+    def _place_outcomes(self) -> None:
+        """Note where the outcomes of the classifiers stand among all."""
+        self._places = [
+            np.array([self.outcomes_[name] for name in classifier.outcomes_], dtype=np.intp)
+            for classifier in self.classifiers_
+        ]
 
     def seen_after(self, step: Step, source: str | None) -> int:
         """Return how often anything followed the latest step before this one, in a source or in all (`None`)."""
@@ -113,20 +122,20 @@ class StepExperts:
         for source in (None, step.source):
             counts = self.patterns_.get(source)
             rows.append(None if counts is None else _by_pattern(counts, ranks, recent, index, fresh))
-        rows += [self._classified(classifier, step, base) for classifier in self.classifiers_]
+        rows += [self._classified(nth, step, base) for nth in range(len(self.classifiers_))]
         heard = np.array([row is not None for row in rows])
         return Opinions(names, np.array([base if row is None else row for row in rows]), heard)
 
-    def _classified(
-        self, classifier: StepClassifier, step: Step, base: NDArray[np.float64]
-    ) -> NDArray[np.float64] | None:
-        if classifier.reads_text and not step.text:
+    def _classified(self, nth: int, step: Step, base: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """Return what a classifier says; nothing of an unknown source, to which none of its indicators belongs."""
+        classifier = self.classifiers_[nth]
+        if step.source not in self.names_ or (classifier.reads_text and not step.text):
             return None
         probabilities = classifier.probabilities(step)
         if probabilities is None:
             return None
         spread = base * (1 - classifier.covered_)
-        spread[[self.outcomes_[name] for name in classifier.outcomes_]] += probabilities * classifier.covered_
+        spread[self._places[nth]] += probabilities * classifier.covered_
         return spread
 
     def to_state(self) -> dict[str, Any]:
@@ -156,6 +165,7 @@ class StepExperts:
             kept.update(zip(sources, map(BackoffCounts.from_state, saved), strict=True))
         made.classifiers_ = [StepClassifier.from_state(each) for each in state["classifiers"]]
         made._check()
+        made._place_outcomes()
         return made
 
     def _check(self) -> None:

@@ -16,7 +16,8 @@ What happens in `fit`:
 4. The experts learn from all workflows.
 
 A forecast abstains where its confidence does not exceed `min_confidence`, where too few earlier steps are behind it,
-and where nothing was learned from its source. Without a source, all sources count together.
+and where nothing was learned from its source. Whoever names no source gets a forecast for a source that is new: by the
+experts that count over all sources, mixed and calibrated on whole sources that were held out in turn.
 """
 
 from __future__ import annotations
@@ -138,6 +139,7 @@ class _NextModel:
     Attributes:
         experts_: The experts.
         mixture_: How they are mixed, and how the result is calibrated.
+        elsewhere_: The same for a source that is new or not named; `None` where only one was learned from.
         held_out_steps_: How many held-out steps the mixture was learned on.
         steps_: How many steps were learned from, per source.
         quality_: How good forecasts of held-out workflows were, each by a mixture that was learned on other ones.
@@ -155,6 +157,7 @@ class _NextModel:
         self.folds = folds
         self.experts_ = StepExperts(max_order)
         self.mixture_ = Mixture()
+        self.elsewhere_: Mixture | None = None
         self.held_out_steps_ = 0
         self.steps_: dict[str, int] = {}
         self.quality_: list[ForecastQuality] = []
@@ -184,6 +187,7 @@ class _NextModel:
         held = [each for fold in folds for _, each in fold]
         self.held_out_steps_ = len(held)
         self.mixture_ = Mixture().fit(held)
+        self.elsewhere_ = self._learned_elsewhere(steps)
         self.experts_ = self._learned(steps)
         self.steps_ = {}
         self._note_sources(steps)
@@ -215,7 +219,7 @@ class _NextModel:
         Args:
             history: Names of the steps so far, the latest last; for tools with `END` where a turn ended.
             task_text: What was asked last, or `None`.
-            source: Where the workflow runs, as in its log (`WorkflowLog.source`), or `None` for anywhere.
+            source: Where the workflow runs, as in its log (`WorkflowLog.source`), or `None` for a source that is new.
             agent: For tools, the agent that calls them, or `None`.
         """
         return self.forecast(Step("", source or "", agent, tuple(history[-WINDOW:]), task_text, ""), source)
@@ -223,7 +227,8 @@ class _NextModel:
     def forecast(self, step: Step, source: str | None) -> NextForecast:
         """Return what comes in place of a step, whose own name is not looked at; see `predict`."""
         held = Held(step.source, self.experts_.opinions(step), step.name, self.experts_.seen_after(step, source))
-        return self._forecast(held, self.mixture_, source, known=source is None or source in self.steps_)
+        mixture = self.mixture_ if source in self.steps_ or self.elsewhere_ is None else self.elsewhere_
+        return self._forecast(held, mixture, source)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return how good forecasts of held-out workflows were, a row for each source, as found by `fit`."""
@@ -234,24 +239,25 @@ class _NextModel:
         steps = (step for workflow in workflows for step in self.steps_of(workflow))
         return [each.model_dump() for each in judge([(step, self.forecast(step, step.source)) for step in steps])]
 
-    def _forecast(self, held: Held, mixture: Mixture, source: str | None, *, known: bool) -> NextForecast:
+    def _forecast(self, held: Held, mixture: Mixture, source: str | None) -> NextForecast:
         names, mixed = held.opinions.names, mixture.probabilities(held.opinions, source).tolist()
         order = sorted(range(len(mixed)), key=mixed.__getitem__, reverse=True)
         likeliest, confidence = names[order[0]], mixed[order[0]]
-        reason = self._abstention(likeliest, confidence, held.samples)
-        if not known and self.steps_:
-            reason = f"{source!r} is a new source"
         return NextForecast.model_construct(
             likeliest=likeliest,
             confidence=confidence,
             probabilities={names[nth]: mixed[nth] for nth in order},
             sample_size=held.samples,
-            abstention=reason,
+            abstention=self._abstention(likeliest, confidence, held.samples, source),
         )
 
-    def _abstention(self, likeliest: str, confidence: float, samples: int) -> str | None:
+    def _abstention(self, likeliest: str, confidence: float, samples: int, source: str | None) -> str | None:
         if not self.steps_:
             return "nothing was learned yet"
+        if source is not None and source not in self.steps_:
+            return f"{source!r} is a new source"
+        if source is None and self.elsewhere_ is None:
+            return "one source is too few to tell how good a forecast is in others"
         if not self.held_out_steps_:
             return "too few workflows to tell how good a forecast is"
         if samples < self.min_samples:
@@ -276,7 +282,20 @@ class _NextModel:
         for fold in folds:
             mixture = Mixture().fit([held for other in folds if other is not fold for _, held in other])
             for step, held in fold:
-                yield step, self._forecast(held, mixture, held.source, known=True)
+                yield step, self._forecast(held, mixture, held.source)
+
+    def _learned_elsewhere(self, steps: Sequence[Step]) -> Mixture | None:
+        """Learn to mix for new sources, by holding out each source in turn; `None` where there is only one."""
+        some = _at_most(steps, MAX_STEPS)
+        held: list[Held] = []
+        for source in sorted({step.source for step in some}):
+            learned = [step for step in some if step.source != source]
+            if not learned:
+                return None
+            experts = StepExperts(self.max_order).count(learned)
+            part = [step._replace(source="") for step in some if step.source == source]
+            held += [Held("", experts.opinions(step), step.name, experts.seen_after(step, None)) for step in part]
+        return Mixture().fit(held)
 
     def _note_sources(self, steps: Iterable[Step]) -> None:
         for step in steps:
@@ -288,6 +307,7 @@ class _NextModel:
             "parameters": {name: getattr(self, name) for name in _PARAMETERS},
             "experts": self.experts_.to_state(),
             "mixture": self.mixture_.to_state(),
+            "elsewhere": None if self.elsewhere_ is None else self.elsewhere_.to_state(),
             "held_out_steps": self.held_out_steps_,
             "steps": dict(self.steps_),
             "quality": [each.model_dump() for each in self.quality_],
@@ -304,6 +324,7 @@ class _NextModel:
         made = cls(**{name: state["parameters"][name] for name in _PARAMETERS})
         made.experts_ = StepExperts.from_state(state["experts"])
         made.mixture_ = Mixture.from_state(state["mixture"])
+        made.elsewhere_ = None if state["elsewhere"] is None else Mixture.from_state(state["elsewhere"])
         made.held_out_steps_ = int(state["held_out_steps"])
         made.steps_ = {str(source): int(count) for source, count in state["steps"].items()}
         made.quality_ = [ForecastQuality.model_validate(each) for each in state["quality"]]

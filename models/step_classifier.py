@@ -106,17 +106,23 @@ class StepClassifier:
         """
         if not self.weights_.size:
             return None
-        columns, values = zip(*self._features(step), (len(self.weights_) - 1, 1.0), strict=True)
-        scores = np.array(values) @ self.weights_[list(columns)]
+        scores = self.weights_[[*self._columns(step), -1]].sum(axis=0)
+        if self.reads_text and step.text:
+            slots = _slots(step.text[:MAX_CHARS])
+            scores += slots.values @ self.weights_[slots.columns]
         odds = np.exp(scores - scores.max())
         return np.asarray(odds / odds.sum())
 
+    def _columns(self, step: Step) -> list[int]:
+        """Return the columns of the indicators that hold."""
+        return [self.columns_[name] for name in _indicators(step) if name in self.columns_]
+
     def _features(self, step: Step) -> list[tuple[int, float]]:
         """Return column and value of each feature that is not 0."""
-        found = [(self.columns_[name], 1.0) for name in _indicators(step) if name in self.columns_]
+        found = [(column, 1.0) for column in self._columns(step)]
         if self.reads_text and step.text:
             slots = _slots(step.text[:MAX_CHARS])
-            found += [(slot, count / slots.length) for slot, count in slots.counts]
+            found += zip(slots.columns.tolist(), slots.values.tolist(), strict=True)
         return found
 
     def to_state(self) -> dict[str, Any]:
@@ -159,14 +165,15 @@ def _indicators(step: Step) -> Iterator[str]:
 
 
 class _Slots(NamedTuple):
-    """Slots of the words of a text with their counts, and the Euclidean length of the counts."""
+    """The words of a text, hashed: slots, and their counts scaled to length 1."""
 
-    counts: tuple[tuple[int, int], ...]
-    length: float
+    columns: NDArray[np.intp]
+    values: NDArray[np.float64]
 
 
 @lru_cache(maxsize=256)
 def _slots(text: str) -> _Slots:
     words = list(dict.fromkeys(_WORD.findall(text.lower())))[:MAX_WORDS]
     counts = Counter(zlib.crc32(word.encode()) % WORD_SLOTS for word in words)
-    return _Slots(tuple(sorted(counts.items())), sum(count**2 for count in counts.values()) ** 0.5 or 1.0)
+    values = np.array(list(counts.values()), dtype=np.float64)
+    return _Slots(np.array(list(counts), dtype=np.intp), values / max(1.0, float(np.linalg.norm(values))))

@@ -33,10 +33,10 @@ Status = Literal["OPTIMAL", "FEASIBLE", "INFEASIBLE", "UNKNOWN", "MODEL_INVALID"
 SEED = 1
 """Fixed, so that equal problems get equal answers."""
 
-WALL_S_PER_UNIT = 60.0
+WALL_S_PER_UNIT = 600.0
 """The safety net: so many seconds per unit of deterministic time, on a machine that is busy with something else."""
 
-LEAST_WALL_S = 5.0
+LEAST_WALL_S = 60.0
 """The safety net is at least this long."""
 
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-MAX_WALL_S = 5.0
+MAX_WALL_S = 60.0
 """Safety net for a machine that is busy with something else."""
 
 FREE_SEGMENTS = 1

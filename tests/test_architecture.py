@@ -31,6 +31,7 @@ ALLOWED = {
 ONLY_IN: dict[str, Callable[[str], bool]] = {
     "ortools": lambda module: layer(module) == "planner",
     "sklearn": lambda module: layer(module) == "models",
+    "skops": lambda module: layer(module) == "models",
     "sentence_transformers": lambda module: module == "apportion.embeddings",
     "torch": lambda module: module == "apportion.embeddings",
     "genai_prices": lambda module: module == "apportion._flatten_prices",
@@ -150,6 +151,7 @@ BREAKING = [
     (misplaced_packages, "apportion.records", "import ortools.sat.python.cp_model"),
     (misplaced_packages, "apportion.planner.doors.cli", "from ortools.sat.python import cp_model"),
     (misplaced_packages, "apportion.planner.budgets.solver", "from sklearn.linear_model import QuantileRegressor"),
+    (misplaced_packages, "apportion.planner.doors.cli.models", "import skops.io"),
     (misplaced_packages, "apportion.models.demand", "import sentence_transformers"),
     (misplaced_packages, "apportion.models.demand", "def f():\n    import pickle"),
     (misplaced_packages, "apportion.models.demand", "from joblib import dump"),

@@ -59,6 +59,15 @@ def test_forecasts_of_demand_are_judged_at_every_level(tmp_path: Path) -> None:
     assert "trained on all of them in " in done.stdout
 
 
+def test_forecasts_of_the_next_step_are_measured_beside_markov_chains(tmp_path: Path) -> None:
+    done = run("next_agent.py", ROOT / "fixtures" / "logs" / "ag2", "--quick", "--json", tmp_path / "result.json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "result.json").read_text())["rows"]
+    assert {row["forecaster"] for row in rows} == {"model", "Markov 1", "Markov 2", "Markov 3"}
+    for source in {row["source"] for row in rows}:
+        assert len({row["forecasts"] for row in rows if (row["next"], row["source"]) == ("agent", source)}) == 1
+
+
 def test_problems_from_logs_are_skipped_with_a_message_where_there_are_none(harness: Any, tmp_path: Path) -> None:
     assert harness is not None  # puts the benchmarks on the path
     problems = importlib.import_module("_joint_problems")

@@ -98,6 +98,18 @@ def test_it_abstains_exactly_where_confidence_samples_or_source_do_not_suffice(l
     assert model.predict(["plan"]).abstention != "'new' is a new source"
 
 
+def test_how_good_forecasts_are_in_new_sources_is_learned_on_whole_sources() -> None:
+    alike = [step for seed in range(4) for step in random_steps(seed, source=f"s{seed}", sure=0.95)]
+    model = NextAgentModel().fit_steps(alike)
+    new = random_steps(9, source="new", sure=0.95, workflows=60)
+    found = judge([(step, model.forecast(step._replace(source=""), None)) for step in new])[0]
+    assert found.hit_rate is not None
+    assert found.hit_rate > 0.7
+    assert found.calibration_error < 0.1
+    only = NextAgentModel().fit_steps(random_steps(1)).predict(["plan", "code"])
+    assert only.abstention == "one source is too few to tell how good a forecast is in others"
+
+
 def test_before_anything_is_learned_it_abstains() -> None:
     forecast = NextAgentModel().predict(["main"])
     assert (forecast.expected, forecast.sample_size) == (None, 0)

@@ -77,7 +77,7 @@ def train_command(
     \b
     Examples:
       apportion train --report
-      apportion train --from 'logs/**/*.jsonl' --models ./models --json result.json
+      apportion train --from 'logs/**/*.jsonl' --models DIR --json result.json
     """  # noqa: D301  (\b keeps the lines of the examples apart)
     settings = _settings(store, folder)
     written = None if json_file is None else output("--json", json_file)

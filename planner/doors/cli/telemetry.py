@@ -63,11 +63,11 @@ def import_command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no summary.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every skipped file and line.")] = False,
 ) -> None:
-    """Import workflow logs into the telemetry store, which keeps token counts, times and names for `status`.
+    """Import workflow logs into the telemetry store, from which `train` learns and of which `status` tells.
 
-    Nothing learns from the store yet. It holds sizes, token counts and keyed hashes, and texts only if contents are
-    captured. The key of the hashes is in FILE.key beside the store; without it nobody can guess a short text from its
-    hash. What is stored already is not written again, so the command can be repeated, and interrupted, at any time.
+    It holds sizes, token counts, times, names and keyed hashes, and texts only if contents are captured. The key of the
+    hashes is in FILE.key beside the store; without it nobody can guess a short text from its hash. What is stored
+    already is not written again, so the command can be repeated, and interrupted, at any time.
 
     \b
     Examples:

@@ -458,6 +458,7 @@ def test_ctrl_c_with_nothing_to_report_promises_no_report(capfd: pytest.CaptureF
 
 COMMANDS = [(), ("replay",), ("import",), ("status",), ("config",)]
 COMMANDS += [("config", name) for name in ("show", "get", "set", "path")]
+COMMANDS += [("train",), ("models",), *(("models", name) for name in ("list", "show", "evaluate"))]
 
 
 def help_on(*command: str) -> str:
@@ -487,8 +488,7 @@ def test_help_says_what_the_options_need_and_show() -> None:
     assert "- reads one log from standard input" in text
     assert "and every skipped file and line" in text
     text = " ".join(help_on("import").split())
-    assert "which keeps token counts, times and names for `status`" in text
-    assert "Nothing learns from the store yet" in text
+    assert "from which `train` learns and of which `status` tells" in text
 
 
 def test_baselines_are_replayed_beside_the_plan(run: Callable[..., Answer], log: Path, place: Path) -> None:
