@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from apportion.models.demand import DemandForecaster
+    from apportion.models.features import Caller
     from apportion.planner.budgets.plan import BudgetPlan
     from apportion.planner.prompt import PlannedPrompt
     from apportion.records import Demand
@@ -103,6 +105,7 @@ class Invocation:
         priced: Whether the prices are the model's own, so that a limit in US dollars can be applied.
         context_window: Most tokens of a prompt, or `None`.
         calibration: Real prompt tokens per counted one, at the run's previous call; 1 where that is unknown.
+        caller: Who calls, for learned demand; `None` where nothing but the role is known.
     """
 
     run_id: str
@@ -116,6 +119,7 @@ class Invocation:
     priced: bool
     context_window: int | None
     calibration: float = 1.0
+    caller: Caller | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +194,7 @@ class StageRecord:
     output_tokens: float = 0.0
     recorded: StageUse | None = None
     """What of it informs later forecasts, once it is over."""
+    caller: Caller | None = None
 
     @property
     def use(self) -> StageUse:
@@ -215,16 +220,23 @@ class WorkflowPlanner:
     Args:
         options: What the user wants.
         solve: Solves a budget problem; `planner.budgets.solver.solve_budget`.
+        demand: Forecasts demand; the documented priors by default.
     """
 
     masks = True
     """Whether it ever masks: then every prompt has to offer the tool that expands stubs."""
 
-    def __init__(self, options: PlanOptions, *, solve: Callable[[BudgetProblem], BudgetPlan]) -> None:
+    def __init__(
+        self,
+        options: PlanOptions,
+        *,
+        solve: Callable[[BudgetProblem], BudgetPlan],
+        demand: DemandForecaster | None = None,
+    ) -> None:
         self.options = options
         self.stages: dict[tuple[str, int], StageRecord] = {}
         self._solve = solve
-        self._demand = PriorDemand()
+        self._demand: DemandForecaster = demand or PriorDemand()
         self._history: defaultdict[str, list[StageUse]] = defaultdict(list)
         self._current: dict[str, int] = {}
         self._spent_tokens = 0.0
@@ -270,9 +282,9 @@ class WorkflowPlanner:
         prompt_tokens = ask.overhead_tokens + float(state.tokens.sum())
         if not self._binding(ask, prompt_tokens) or _beyond_window(ask, prompt_tokens) > 0:
             return None
-        growth, output = self._demand.per_call(ask.role, history=self._history[ask.role])
+        growth, output = self._demand.per_call(ask.role, history=self._history[ask.role], caller=ask.caller)
         others = [
-            Waiting(run_id, self._forecast(record.role, record.last_prompt), record.last_prompt)
+            Waiting(run_id, self._forecast(record.role, record.last_prompt, record.caller), record.last_prompt)
             for (run_id, number), record in self.stages.items()
             if number == ask.stage and run_id != ask.run_id and record.recorded is None
         ]
@@ -430,9 +442,10 @@ class WorkflowPlanner:
             previous = self._current.get(ask.run_id)
             if previous is not None:
                 self._close(self.stages[ask.run_id, previous])
-            demand = self._forecast(ask.role, prompt_tokens)
+            demand = self._forecast(ask.role, prompt_tokens, ask.caller)
             likely = dict(zip(demand.probabilities, demand.tokens, strict=True))[0.9]
-            record = StageRecord(ask.role, likely, first_prompt=prompt_tokens, last_prompt=prompt_tokens)
+            prompts = {"first_prompt": prompt_tokens, "last_prompt": prompt_tokens}
+            record = StageRecord(ask.role, likely, **prompts, caller=ask.caller)
             self.stages[key] = record
         elif record.recorded is not None:  # it was over, and has been called again
             self._history[record.role].remove(record.recorded)
@@ -447,11 +460,11 @@ class WorkflowPlanner:
         asking = AgentNeed(
             id=ask.run_id,
             stage_id=stage,
-            demand=self._forecast(ask.role, prompt_tokens),
+            demand=self._forecast(ask.role, prompt_tokens, ask.caller),
             floor_tokens=round(prompt_tokens) + EXPANSION_OUTPUT_TOKENS,
         )
         others = [
-            AgentNeed(id=run_id, stage_id=stage, demand=self._forecast(record.role, record.last_prompt))
+            AgentNeed(id=run_id, stage_id=stage, demand=self._forecast(record.role, record.last_prompt, record.caller))
             for (run_id, number), record in self.stages.items()
             if number == ask.stage and run_id != ask.run_id and record.recorded is None
         ]
@@ -480,8 +493,9 @@ class WorkflowPlanner:
             limits.append((budget.max_usd - self._cost) / rate)
         return max(0, int(min(limits))) if limits else None
 
-    def _forecast(self, role: str, prompt_tokens: float) -> Demand:
-        return self._demand.forecast(role, prompt_tokens=round(prompt_tokens), history=self._history[role])
+    def _forecast(self, role: str, prompt_tokens: float, caller: Caller | None = None) -> Demand:
+        history = self._history[role]
+        return self._demand.forecast(role, prompt_tokens=round(prompt_tokens), history=history, caller=caller)
 
 
 def tokens_with(prompt: PlannedPrompt, references: Iterable[Reference]) -> NDArray[np.float64]:

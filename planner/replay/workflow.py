@@ -11,6 +11,7 @@ from collections import Counter, defaultdict, deque
 from typing import TYPE_CHECKING
 
 from apportion.compression.store import HandleStore
+from apportion.models.features import Caller
 from apportion.planner.budgets.solver import solve_budget
 from apportion.planner.planner import (
     REMAINING_CALLS,
@@ -140,6 +141,7 @@ class _WorkflowReplay:
             priced=run.tariff.priced,
             context_window=run.tariff.context_window,
             calibration=run.calibration,
+            caller=Caller(self.log.framework, self.log.source, call.first.agent, _role(call), call.first.model),
         )
 
     def _tokens_short(self, run: RunReplay, call: LoggedCall) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from apportion.models.demand import StageUse
+from apportion.models.features import Caller
 from apportion.planner import planner as module
 from apportion.planner.budgets.solver import solve_budget
 from apportion.planner.masking import TokenPrices
@@ -20,7 +21,7 @@ from apportion.planner.planner import (
     WorkflowPlanner,
 )
 from apportion.planner.prompt import REFERENCE_TOKENS, PlannedPrompt
-from apportion.records import Action, Budget
+from apportion.records import Action, Budget, Demand
 
 if TYPE_CHECKING:
     from apportion.planner.budgets.plan import BudgetPlan
@@ -43,6 +44,31 @@ class Recorded:
 def planner(options: PlanOptions | None = None) -> tuple[WorkflowPlanner, Recorded]:
     solve = Recorded()
     return WorkflowPlanner(options or PlanOptions(), solve=solve), solve
+
+
+class Told:
+    """A forecaster that needs ten times the prompt, and keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.callers: list[Caller | None] = []
+
+    def forecast(self, role: str, *, prompt_tokens: int, caller: Caller | None = None, **_others: Any) -> Demand:
+        assert role in {"main", "sub"}
+        self.callers.append(caller)
+        return Demand(probabilities=(0.5, 0.9), tokens=(prompt_tokens, 10 * prompt_tokens), sample_size=7)
+
+    def per_call(self, role: str, *, caller: Caller | None = None, **_others: Any) -> tuple[int, int]:
+        assert role in {"main", "sub"}
+        self.callers.append(caller)
+        return 10, 10
+
+
+def test_demand_comes_from_the_forecaster_that_was_given_who_is_told_who_calls() -> None:
+    told, caller = Told(), Caller("codex-cli", "shop", "main", "main", "gpt-5.5")
+    plans = WorkflowPlanner(PlanOptions(), solve=Recorded(), demand=told)
+    plans.before(ask(prompt_of(9000), caller=caller))
+    assert plans.stages["main", 1].likely_tokens == 90_000
+    assert set(told.callers) == {caller, None}, "later stages are nobody's in particular"
 
 
 def prompt_of(*tokens: int, born: int = 0, need: float = 0.0, maskable: bool = True) -> PlannedPrompt:
