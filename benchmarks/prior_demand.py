@@ -4,7 +4,7 @@
 
 PATHS are logs that any importer reads. For main agents and sub-agents, per framework and over all, the table holds
 quantiles of calls, of the prompt's growth per call, and of output per call; the rows for all are the priors of
-`models/demand.py`, before rounding. A stage of a main agent is a user turn; every stage counts once. Stages without
+`models/priors.py`, before rounding. A stage of a main agent is a user turn; every stage counts once. Stages without
 prompt counts are left out; output counts only where the log gives final ones.
 
 `within_*` is the share of stages that stayed within each forecast quantile, and `loss_*` the mean pinball loss in

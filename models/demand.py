@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
 import numpy as np
 
 from apportion.errors import InputError
+from apportion.models.answers import counted_by, demand_at, demands_at, groups_of, median_of, rows_of
 from apportion.models.calibration import LEVELS
-from apportion.models.features import MAIN, SUB, Caller
+from apportion.models.features import Caller
 from apportion.models.pooling import Pooling
-from apportion.models.priors import MAX_TOKENS, PRIORS, PROBABILITIES, Mixture, PriorDemand, StageUse
+from apportion.models.priors import PRIORS, PROBABILITIES, Mixture, PriorDemand, StageUse
 from apportion.models.quantiles import FOLDS, Measure, QuantileModel, Rows
 from apportion.models.rows import call_rows, overhead_rows, pool_rows, run_rows, span_rows, use_values
-from apportion.models.shrinkage import Shrinkage, chain, quantiles
+from apportion.models.shrinkage import Shrinkage, chain
 from apportion.models.states import part_from, state_of
-from apportion.records import Demand
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from apportion.models.examples import Examples
+    from apportion.records import Demand
     from apportion.telemetry.events import WorkflowLog
     from apportion.telemetry.stored import StoredWorkflow
 
@@ -194,11 +195,13 @@ class DemandModel:
         Raises:
             InputError: A role is unknown.
         """
-        groups = [_groups(ask.role, ask.caller) for ask in asks]
+        groups = [groups_of(ask.role, ask.caller) for ask in asks]
         histories = [self._uses(ask.history, each) for ask, each in zip(asks, groups, strict=True)]
-        found = self.run_.predict(_rows(groups, [a.prompt_tokens for a in asks], histories, [a.features for a in asks]))
+        found = self.run_.predict(
+            rows_of(groups, [a.prompt_tokens for a in asks], histories, [a.features for a in asks])
+        )
         sizes = [self.run_.seen(each) + len(ask.history) for ask, each in zip(asks, groups, strict=True)]
-        return _demands(found, sizes)
+        return demands_at(found, sizes)
 
     def _uses(self, history: Sequence[StageUse], groups: tuple[str, ...]) -> NDArray[np.float64]:
         """Return a history as observations; where it does not know the output, the usual one stands in."""
@@ -206,7 +209,7 @@ class DemandModel:
         return use_values(history, usual)
 
     def _median_output(self, groups: tuple[str, ...]) -> int:
-        return _median(self.run_.shrinkage_.atoms(groups)[:, 2])
+        return median_of(self.run_.shrinkage_.atoms(groups)[:, 2])
 
     def per_call(self, role: str, *, history: Sequence[StageUse] = (), caller: Caller | None = None) -> tuple[int, int]:
         """Return the median growth of the prompt from call to call, and the median output of a call, in tokens.
@@ -214,11 +217,11 @@ class DemandModel:
         Raises:
             InputError: The role is unknown.
         """
-        groups = _groups(role, caller)
+        groups = groups_of(role, caller)
         uses = [self._uses(history, groups)]
         (values,), (weights,) = self.run_.shrinkage_.mixtures([groups], uses, self.run_.own_weight_)
         growing = weights * (values[:, 0] > 1)  # one call does not show any growth
-        return _median(values[:, 1], growing if growing.any() else weights), _median(values[:, 2], weights)
+        return median_of(values[:, 1], growing if growing.any() else weights), median_of(values[:, 2], weights)
 
     def calls(self, caller: Caller, *, history: Sequence[int] = (), features: Sequence[float] | None = None) -> Demand:
         """Return how many calls an agent run makes in a stage, as quantiles at `LEVELS` (calls, not tokens).
@@ -228,7 +231,7 @@ class DemandModel:
             history: Calls of the earlier stages of the run, or of earlier runs of its kind in the same workflow.
             features: What is known before the first call.
         """
-        return _counted(self.calls_, caller, history, features)
+        return counted_by(self.calls_, caller, history, features)
 
     def output(self, caller: Caller, *, history: Sequence[int] = (), features: Sequence[float] | None = None) -> Demand:
         """Return the output tokens of the next call, as quantiles at `LEVELS`.
@@ -238,7 +241,7 @@ class DemandModel:
             history: Output tokens of the run's earlier calls.
             features: What is known before the call.
         """
-        return _counted(self.output_, caller, history, features)
+        return counted_by(self.output_, caller, history, features)
 
     def growth(
         self, caller: Caller, *, history: Sequence[int] = (), features: Sequence[float] | None = None
@@ -247,7 +250,7 @@ class DemandModel:
 
         `None` where the logs showed too little of it. Arguments as those of `output`; `history` holds growths.
         """
-        return None if self.growth_ is None else _counted(self.growth_, caller, history, features)
+        return None if self.growth_ is None else counted_by(self.growth_, caller, history, features)
 
     def stage(
         self,
@@ -267,14 +270,14 @@ class DemandModel:
         """
         groups = chain(caller)
         multiples = np.array([[np.log1p(total) - np.log1p(first)] for first, total in history]).reshape(-1, 1)
-        found = self.stage_.predict(_rows([groups], [prompt_tokens], [multiples], [features]))[0]
-        return _demand(found, self.stage_.seen(groups) + len(history))
+        found = self.stage_.predict(rows_of([groups], [prompt_tokens], [multiples], [features]))[0]
+        return demand_at(found, self.stage_.seen(groups) + len(history))
 
     def workflow(self, caller: Caller, *, prompt_tokens: int, features: Sequence[float] | None = None) -> Demand:
         """Return the tokens of a whole workflow, of which only the first prompt is known, as quantiles at `LEVELS`."""
         groups = chain(caller)
-        found = self.workflow_.predict(_rows([groups], [prompt_tokens], [np.zeros((0, 1))], [features]))[0]
-        return _demand(found, self.workflow_.seen(groups))
+        found = self.workflow_.predict(rows_of([groups], [prompt_tokens], [np.zeros((0, 1))], [features]))[0]
+        return demand_at(found, self.workflow_.seen(groups))
 
     def pooled(
         self, demands: Sequence[Demand], caller: Caller, *, level: Literal["stage", "workflow"] = "stage"
@@ -293,7 +296,7 @@ class DemandModel:
             raise InputError("only forecasts of a demand model can be pooled", hint="Give those of `forecast`")
         pool = self.stage_pool_ if level == "stage" else self.workflow_pool_
         members = np.log1p([demand.tokens for demand in demands])
-        return _demand(pool.predict(members, chain(caller)), sum(demand.sample_size for demand in demands))
+        return demand_at(pool.predict(members, chain(caller)), sum(demand.sample_size for demand in demands))
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return how good forecasts of held-out workflows were, a row for each target, as found by `fit`.
@@ -359,7 +362,7 @@ class DemandModel:
         """
         if self.overhead_ is None:
             return None
-        return _median(self.overhead_.atoms(chain(caller))[:, 0])
+        return median_of(self.overhead_.atoms(chain(caller))[:, 0])
 
 
 _PARTS: dict[str, tuple[type, bool]] = {
@@ -369,48 +372,3 @@ _PARTS: dict[str, tuple[type, bool]] = {
     "overhead_": (Shrinkage, True),
 }
 """The parts that are learned, what each is, and whether it may be missing."""
-
-
-def _groups(role: str, caller: Caller | None) -> tuple[str, ...]:
-    if role not in {MAIN, SUB}:
-        raise InputError(f"nothing is known about the role {role!r}", hint=f"Known roles: {MAIN}, {SUB}")
-    return chain(caller) if caller is not None else ("all", f"all/{role}")
-
-
-def _median(values: NDArray[np.float64], weights: NDArray[np.float64] | None = None) -> int:
-    shares = np.ones(len(values)) if weights is None else weights
-    return int(quantiles(values[None], shares[None] / shares.sum(), (0.5,))[0, 0])
-
-
-def _rows(
-    groups: list[tuple[str, ...]],
-    prompts: Sequence[float],
-    histories: list[NDArray[np.float64]],
-    features: Sequence[Sequence[float] | None],
-) -> Rows:
-    known = [each for each in features if each is not None]
-    columns = np.array(known) if len(known) == len(groups) else np.zeros((len(groups), 0))
-    return Rows(groups, np.asarray(prompts, dtype=np.float64), histories, columns)
-
-
-def _counted(model: QuantileModel, caller: Caller, history: Sequence[int], features: Sequence[float] | None) -> Demand:
-    groups = chain(caller)
-    seen = np.log1p(np.asarray(history, dtype=np.float64)).reshape(-1, 1)
-    return _demand(model.predict(_rows([groups], [0.0], [seen], [features]))[0], model.seen(groups) + len(history))
-
-
-def _demand(levels: NDArray[np.float64], sample_size: int) -> Demand:
-    return _demands(levels[None], [sample_size])[0]
-
-
-def _demands(levels: NDArray[np.float64], sample_sizes: Sequence[int]) -> list[Demand]:
-    """Return demands whose quantiles are given as logarithms, shape (n, len(LEVELS))."""
-    tokens = np.minimum(np.rint(np.expm1(np.minimum(levels, _LOG_MOST))), MAX_TOKENS).astype(np.int64).tolist()
-    return [
-        Demand(probabilities=LEVELS, tokens=tuple(each), sample_size=size)
-        for each, size in zip(tokens, sample_sizes, strict=True)
-    ]
-
-
-_LOG_MOST = 37.0
-"""Above the logarithm of `MAX_TOKENS`, and far from what overflows."""

@@ -32,6 +32,9 @@ FOLDS = 5
 BLOCK = 512
 """Rows predicted at once; bounds the memory."""
 
+MOST_BOOSTED = 8_000
+"""Rows from which boosting learns at most; bounds the time of training."""
+
 LEAST_TO_BOOST = 50
 """Workflows from which on boosting is tried."""
 
@@ -200,8 +203,9 @@ class QuantileModel:
             self.boosted_conformal_ = Conformal().fit(rows.chains, targets[:, None] - boosted, rows.workflows)
 
     def _boosting(self, rows: Rows, targets: NDArray[np.float64], shrunk: NDArray[np.float64]) -> Boosting:
-        corners = shrunk[:, CORNERS]
-        return Boosting(self.seed).fit(np.hstack([rows.features, corners]), targets[:, None] - corners)
+        some = np.sort(np.random.default_rng(self.seed).permutation(len(rows))[:MOST_BOOSTED])
+        corners = shrunk[some][:, CORNERS]
+        return Boosting(self.seed).fit(np.hstack([rows.features[some], corners]), targets[some, None] - corners)
 
     def predict(self, rows: Rows) -> NDArray[np.float64]:
         """Return calibrated quantiles at `LEVELS`, shape (n, len(LEVELS)), as logarithms; they never cross.

@@ -11,9 +11,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apportion.errors import InputError
-from apportion.models.demand import DemandModel
+from apportion.models.demand import DemandModel, PriorDemand
 from apportion.models.next_agent import NextAgentModel, NextToolModel
-from apportion.models.priors import PriorDemand
 from apportion.records import Record, content_hash
 from apportion.telemetry.stored import StoredWorkflow
 
@@ -38,7 +37,7 @@ class Trainable(NamedTuple):
 
 
 TRAINABLE: dict[str, Trainable] = {
-    "demand": Trainable(DemandModel, PriorDemand, "how many tokens agents, stages and workflows will need"),
+    "demand": Trainable(DemandModel, PriorDemand, "how many tokens calls, agents, stages and workflows will need"),
     "next_agent": Trainable(NextAgentModel, NextAgentModel, "which agent takes the floor next, or that none does"),
     "next_tool": Trainable(NextToolModel, NextToolModel, "which tool an agent calls next, or that its turn ends"),
 }

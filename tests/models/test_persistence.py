@@ -45,6 +45,13 @@ MODELS: dict[str, Any] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def only_models_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two kinds of models are enough to test how any are saved."""
+    for name in {*TRAINABLE} - {*MODELS}:
+        monkeypatch.delitem(TRAINABLE, name)
+
+
 def save(folder: Path, **options: Any) -> persistence.Manifest:
     return save_models(folder, **{"models": MODELS, "data": DATA, "created_at": NOON, **options})
 

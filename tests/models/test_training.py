@@ -35,7 +35,7 @@ def test_a_model_that_finds_nothing_is_left_out_with_the_reason(
 
     monkeypatch.setitem(TRAINABLE, "never", Trainable(Never, Never, "nothing"))
     trained = train([relay(nth) for nth in range(3)])
-    assert trained.untrained == {"never": "no demand in them"}
+    assert trained.untrained["never"] == "no demand in them"
     assert "never" not in trained.models
     with pytest.raises(InputError, match=r"nothing can be learned .*no demand in them"):
         train([])

@@ -5,9 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from apportion.errors import InputError
 from apportion.models.demand import StageUse
+from apportion.models.features import Caller
 from apportion.planner import planner as module
 from apportion.planner.budgets.solver import solve_budget
+from apportion.planner.forecasts import Forecasts, require_trained
 from apportion.planner.masking import TokenPrices
 from apportion.planner.planner import (
     BUDGET_USED_UP,
@@ -16,13 +19,16 @@ from apportion.planner.planner import (
     Invocation,
     PlanOptions,
     Reference,
+    StageRecord,
     Used,
     WorkflowPlanner,
 )
 from apportion.planner.prompt import REFERENCE_TOKENS, PlannedPrompt
-from apportion.records import Action, Budget
+from apportion.records import Action, Budget, Demand
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from apportion.planner.budgets.plan import BudgetPlan
     from apportion.planner.budgets.problem import BudgetProblem
 
@@ -43,6 +49,56 @@ class Recorded:
 def planner(options: PlanOptions | None = None) -> tuple[WorkflowPlanner, Recorded]:
     solve = Recorded()
     return WorkflowPlanner(options or PlanOptions(), solve=solve), solve
+
+
+class Told:
+    """A forecaster that needs ten times the prompt, and keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.callers: list[Caller | None] = []
+
+    def forecast(self, role: str, *, prompt_tokens: int, caller: Caller | None = None, **_others: Any) -> Demand:
+        assert role in {"main", "sub"}
+        self.callers.append(caller)
+        return Demand(probabilities=(0.5, 0.9), tokens=(prompt_tokens, 10 * prompt_tokens), sample_size=7)
+
+    def per_call(self, role: str, *, caller: Caller | None = None, **_others: Any) -> tuple[int, int]:
+        assert role in {"main", "sub"}
+        self.callers.append(caller)
+        return 10, 10
+
+
+def test_demand_comes_from_the_forecaster_that_was_given_who_is_told_who_calls() -> None:
+    told, caller = Told(), Caller("codex-cli", "shop", "main", "main", "gpt-5.5")
+    plans, _ = planner()
+    plans.forecasts = Forecasts(told, learned=True)
+    plans.before(ask(prompt_of(9000), caller=caller))
+    assert plans.stages["main", 1].likely_tokens == 90_000
+    assert set(told.callers) == {caller}
+
+
+def test_a_folder_that_cannot_be_used_leaves_the_priors_and_says_so(tmp_path: Path) -> None:
+    version = tmp_path / "0001-0123abcd"
+    version.mkdir()
+    (version / "manifest.json").write_text("{", encoding="ascii")
+    (tmp_path / "current").write_text("0001-0123abcd\n", encoding="ascii")
+    plans, _ = planner(PlanOptions(models=tmp_path))
+    plan = plans.before(ask(prompt_of(9000)))
+    assert not plans.forecasts.learned
+    assert plans.stages["main", 1].likely_tokens == planner_with_priors().likely_tokens
+    assert any("manifest" in reason for reason in plan.degraded)
+
+
+def planner_with_priors() -> StageRecord:
+    plans, _ = planner()
+    plans.before(ask(prompt_of(9000)))
+    return plans.stages["main", 1]
+
+
+def test_models_are_asked_for_only_where_some_were_trained(tmp_path: Path) -> None:
+    require_trained(None)
+    with pytest.raises(InputError, match="no models have been trained"):
+        require_trained(tmp_path)
 
 
 def prompt_of(*tokens: int, born: int = 0, need: float = 0.0, maskable: bool = True) -> PlannedPrompt:
