@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 def chars_of(event: Event | StoredEvent) -> int:
     """Return the length of an event's text: in characters, or in bytes where only that was kept."""
-    return event.content_bytes if event.content is None else len(event.content)  # type: ignore[union-attr]
+    return event.content_bytes if event.content is None else len(event.content)
 
 
 def tokens_of(events: Iterable[Event | StoredEvent]) -> int:
     """Return the tokens of the texts of events, as counted when they were stored where the texts were not kept."""
-    return sum(e.content_tokens if e.content is None else count_tokens(e.content) for e in events)  # type: ignore[union-attr]
+    return sum(e.content_tokens if e.content is None else count_tokens(e.content) for e in events)
 
 
 @dataclass(slots=True)

@@ -274,7 +274,7 @@ class Watch:
             run.last_call = self._position
         self._position += 1
 
-    def _begin_call(self, event: Event, run: RunSoFar) -> None:
+    def _begin_call(self, event: Event | StoredEvent, run: RunSoFar) -> None:
         prompt = self.prompt_tokens(event)
         key = self.unit_key(event)
         unit = self.units.setdefault(key, UnitSoFar(*key))

@@ -59,7 +59,7 @@ def _part(name: str, values: Mapping[str, Any]) -> Any:
     kind = _PARTS.get(name)
     if kind is None or set(values) != set(ATTRIBUTES[kind]):
         raise ValueError(f"{name} has other attributes")
-    made = kind.__new__(kind)
+    made: Any = object.__new__(kind)
     vars(made).update(values)
     if not _FITS[kind](made):
         raise ValueError(f"the attributes of {name} do not fit together")
@@ -81,7 +81,7 @@ def _boosting_fits(part: Boosting) -> bool:
     arrays = [getattr(part, name) for name in _TREES]
     nodes = part.left_.shape[1]
     within = all(each.min() >= 0 and each.max() < nodes for each in (part.left_, part.right_))
-    known = part.feature_.min() >= 0 and part.feature_.max() < len(part.known_)
+    known = part.feature_.min() >= 0 and part.feature_.max() < np.size(part.known_)
     return bool(len({each.shape for each in arrays}) == 1 and within and known)
 
 

@@ -161,7 +161,7 @@ def _boosting(model: DemandModel) -> set[str]:
 def test_a_model_comes_back_from_its_state(model: DemandModel) -> None:
     again = DemandModel.from_state(copy.deepcopy(model.to_state()))
     assert _state(again) == _state(model)
-    asked = {"prompt_tokens": 5000, "caller": MAIN}
+    asked: dict[str, Any] = {"prompt_tokens": 5000, "caller": MAIN}
     assert again.forecast("main", **asked) == model.forecast("main", **asked)
 
 
@@ -215,7 +215,7 @@ def test_a_store_that_keeps_no_texts_teaches_as_well(draw_log: Callable[..., Wor
             store.add(log)
         stored = [each for log in logs if (each := store.load(log.id)) is not None]
     assert not any(each.captured for each in stored)
-    asked = {"prompt_tokens": 5000, "caller": MAIN}
+    asked: dict[str, Any] = {"prompt_tokens": 5000, "caller": MAIN}
     first, second = DemandModel().fit(logs), DemandModel().fit(stored)
     assert second.forecast("main", **asked) == first.forecast("main", **asked)
 
