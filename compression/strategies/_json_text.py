@@ -1,0 +1,192 @@
+"""JSON as text: parsed without losing a spelling, and written again in the style in which it stood.
+
+`json` alone alters what it reads: `1.10`, `1e400`, duplicate keys and thousands of digits do not survive it. Here
+numbers keep their spelling and objects are lists of pairs. How strings and white space are spelled is one `Style` for a
+whole text; where it deviates from its own style, the writer shows, because its result is compared with the text.
+"""
+
+from __future__ import annotations
+
+import json
+from json.encoder import encode_basestring, encode_basestring_ascii
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+MIN_SEGMENT_CHARS = 24
+"""Shorter JSON inside a text is left alone."""
+
+TRIES_PER_CHAR = 4
+"""How often a character may be read in search of JSON, on average; bounds the time for hostile texts."""
+
+LITERALS = {"true": True, "false": False, "null": None}
+
+
+class Number(str):
+    """A number as it was spelled; `NaN` and `Infinity` too."""
+
+    __slots__ = ()
+
+
+class Pairs(list[tuple[str, Any]]):
+    """An object: its keys and values in their order, duplicate keys included."""
+
+    __slots__ = ()
+
+
+class Segment(NamedTuple):
+    """JSON within a text, from `start` up to, not including, `end`."""
+
+    start: int
+    end: int
+    value: Any
+
+
+class Style(NamedTuple):
+    """How a JSON text is spelled.
+
+    Attributes:
+        indent: White space per level, or `None` for a text on one line.
+        item: What separates items on one line.
+        key: What separates a key from its value.
+        ascii: Whether characters beyond ASCII are escaped.
+        html: Whether `<`, `>` and `&` are escaped, as Go does.
+        slash: Whether `/` is escaped, as PHP does.
+    """
+
+    indent: str | None = None
+    item: str = ","
+    key: str = ":"
+    ascii: bool = False
+    html: bool = False
+    slash: bool = False
+
+    def words(self) -> str:
+        """Return a spelling of the style that `parse` reads; empty for minified JSON.
+
+        >>> Style(indent="  ", key=": ").words()
+        'indent2 key-spaced'
+        """
+        words = [] if self.indent is None else [f"indent{len(self.indent)}" if "\t" not in self.indent else "tab"]
+        names = {"item-spaced": self.item == ", ", "key-spaced": self.key == ": "}
+        flags = names | {"ascii": self.ascii, "html": self.html, "slash": self.slash}
+        return " ".join(words + [name for name, holds in flags.items() if holds])
+
+    @classmethod
+    def parse(cls, words: str) -> Style:
+        """Return the style of a spelling.
+
+        Raises:
+            ValueError: It holds an unknown word.
+        """
+        given = set(words.split())
+        indents = {word for word in given if word.startswith("indent") or word == "tab"}
+        rest = given - indents
+        if len(indents) > 1 or rest - {"item-spaced", "key-spaced", "ascii", "html", "slash"}:
+            raise ValueError(f"unknown style {words!r}")
+        word = indents.pop() if indents else None
+        indent = None if word is None else "\t" if word == "tab" else " " * int(word[6:])
+        return cls(
+            indent,
+            ", " if "item-spaced" in rest else ",",
+            ": " if "key-spaced" in rest else ":",
+            *(flag in rest for flag in ("ascii", "html", "slash")),
+        )
+
+    def spell(self) -> Callable[[str], str]:
+        """Return the function that writes a string."""
+        plain: Callable[[str], str] = encode_basestring_ascii if self.ascii else encode_basestring
+        if not (self.html or self.slash):
+            return plain
+        swaps = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"} if self.html else {}
+        table = str.maketrans(swaps | ({"/": "\\/"} if self.slash else {}))
+        return lambda string: plain(string).translate(table)
+
+
+_decoder = json.JSONDecoder(
+    object_pairs_hook=Pairs, parse_float=Number, parse_int=Number, parse_constant=Number, strict=True
+)
+
+
+def find_segments(text: str) -> Iterator[Segment]:
+    """Yield the arrays and objects in a text, the first of each line and what follows it, in order."""
+    position, budget = 0, TRIES_PER_CHAR * len(text) + 1000
+    while position < len(text) and budget > 0:
+        start = _opening(text, position)
+        if start < 0:
+            return
+        try:
+            value, end = _decoder.raw_decode(text, start)
+        except json.JSONDecodeError as error:
+            budget -= error.pos - start + 1
+            position = _next_try(text, start)
+            continue
+        except RecursionError:
+            return
+        if end - start >= MIN_SEGMENT_CHARS:
+            yield Segment(start, end, value)
+        position = end
+
+
+def _opening(text: str, position: int) -> int:
+    brace, bracket = text.find("{", position), text.find("[", position)
+    return max(brace, bracket) if min(brace, bracket) < 0 else min(brace, bracket)
+
+
+def _next_try(text: str, failed: int) -> int:
+    """Return where to look on: behind a run of brackets, or in the next line."""
+    if text[failed + 1 : failed + 2] in {"{", "["}:
+        return failed + 1
+    line_end = text.find("\n", failed)
+    return len(text) if line_end < 0 else line_end + 1
+
+
+def guess_style(text: str, segment: Segment) -> Style:
+    """Return the style in which a segment seems to be written."""
+    start, end, _ = segment
+    inner = text[start + 1 : start + 200]
+    blanks = inner[: len(inner) - len(inner.lstrip())]
+    colon = text.find('":', start, end)
+    key = ": " if colon >= 0 and text[colon + 2 : colon + 3] == " " else ":"
+    ascii_only = text.isascii() and text.find("\\u", start, end) >= 0
+    html = text.find("\\u003", start, end) >= 0 or text.find("\\u0026", start, end) >= 0
+    slash = text.find("\\/", start, end) >= 0
+    if blanks.startswith("\n"):
+        return Style(blanks[1:], ",", key, ascii_only, html, slash)
+    spaced = text.count(", ", start, end) > text.count(",", start, end) / 2 or (key == ": " and "," not in inner)
+    return Style(None, ", " if spaced else ",", key, ascii_only, html, slash)
+
+
+def write(value: Any, style: Style) -> str:
+    """Return the JSON text of a parsed value.
+
+    >>> write(Pairs([("a", Number("1.10")), ("a", [])]), Style(item=", ", key=": "))
+    '{"a": 1.10, "a": []}'
+    """
+    parts: list[str] = []
+    _write(value, style, style.spell(), "\n", parts)
+    return "".join(parts)
+
+
+def _write(value: Any, style: Style, spell: Callable[[str], str], line_end: str, parts: list[str]) -> None:
+    if isinstance(value, Number):
+        parts.append(value)
+    elif isinstance(value, str):
+        parts.append(spell(value))
+    elif not isinstance(value, list):
+        parts.append("null" if value is None else "true" if value else "false")
+    elif not value:
+        parts.append("{}" if isinstance(value, Pairs) else "[]")
+    else:
+        pairs = isinstance(value, Pairs)
+        inner = line_end if style.indent is None else line_end + style.indent
+        opening, between = ("", style.item) if style.indent is None else (inner, "," + inner)
+        parts.append(("{" if pairs else "[") + opening)
+        for number, item in enumerate(value):
+            if number:
+                parts.append(between)
+            if pairs:
+                parts.append(spell(item[0]) + style.key)
+            _write(item[1] if pairs else item, style, spell, inner, parts)
+        parts.append(("" if style.indent is None else line_end) + ("}" if pairs else "]"))
