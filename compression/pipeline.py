@@ -173,9 +173,9 @@ def default_chain() -> Chain:
 
     Each is restored from the visible text. `literals` is not among them: what it folds is recoverable, not visible.
     """
-    held = Repeats(within=False)
-    structure = (WhiteSpace(), JsonColumns(), GrepGroups(), LogTemplates(), Repeats())
-    return Chain([Best([Chain([held, *structure], name="held_first"), Chain(structure, name="structure")], name="best")], name="lossless")
+    held, structure = Repeats(within=False), (JsonColumns(), GrepGroups(), LogTemplates(), Repeats())
+    ways = (Chain([held, *structure], name="held_first"), Chain(structure, name="structure"))
+    return Chain([WhiteSpace(), Best(ways, name="best")], name="lossless")
 
 
 def _leaves(strategies: Iterable[Strategy]) -> dict[str, Strategy]:

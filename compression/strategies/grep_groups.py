@@ -6,7 +6,8 @@
     40:    main()
 
 stands for `src/app.py:12:def main():` and `src/app.py:40:    main()`. Context lines (`src/app.py-13-...`) and results
-without line numbers (`src/app.py:text`, shown as `:text`) are grouped too; any other line stays as it was.
+without line numbers (`src/app.py:text`, shown as `:text`) are grouped too; any other line stays as it was. Where some
+paths are relative and some have a root in front, `+` stands for the root.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ class GrepGroups(LosslessStrategy):
         if mark is None:
             return None
         hits = _hits(lines)
+        root = _root(hits)
+        hits = [_under(root, hit) for hit in hits]
         parts: list[str] = []
         position = grouped = 0
         for path, found in groupby(hits, key=lambda hit: hit.path if hit else None):
@@ -58,27 +61,38 @@ class GrepGroups(LosslessStrategy):
                 parts += [mark + path, *(hit.rest for hit in group if hit)]
                 grouped += count
             else:
-                parts += [_escaped(line, mark) for line in lines[position : position + count]]
+                parts += [_escaped(line, mark, root) for line in lines[position : position + count]]
             position += count
-        return f"[grep by file, paths behind {mark}]\n" + "\n".join(parts) if grouped else None
+        rooted = f", + for {root}" if root else ""
+        return f"[grep by file{rooted}, paths behind {mark}]\n" + "\n".join(parts) if grouped else None
 
     def decode(self, form: str, held: Sequence[Held]) -> str:  # noqa: ARG002  (the form says it all)
         """Return the lines with their paths."""
         head, body = split_form(form, "grep")
         mark, path, lines = head.rpartition(" ")[2], "", []
+        root = head.partition(" + for ")[2].rpartition(", paths behind ")[0]
         for line in body.split("\n"):
             if line.startswith(mark + _AS_IT_WAS):
                 lines.append(line[len(mark) + 1 :])
             elif line.startswith(mark):
                 path = line[len(mark) :]
             else:
-                sign = _sign(line)
-                lines.append(path + sign + line.removeprefix(":") if sign else line)
+                rest = line.removeprefix("+") if root else line
+                sign = _sign(rest)
+                under = root if sign and rest != line else ""
+                lines.append(under + path + sign + rest.removeprefix(":") if sign else line)
         return "\n".join(lines)
 
 
-def _escaped(line: str, mark: str) -> str:
-    return f"{mark}{_AS_IT_WAS}{line}" if _sign(line) else line
+def _escaped(line: str, mark: str, root: str) -> str:
+    return f"{mark}{_AS_IT_WAS}{line}" if _sign(line.removeprefix("+") if root else line) else line
+
+
+def _under(root: str, hit: _Hit | None) -> _Hit | None:
+    """Return a result below the root with the rest of its path, and a sign in front that says so."""
+    if hit is None or not root or not hit.path.startswith(root):
+        return hit
+    return _Hit(hit.path[len(root) :], "+" + hit.rest)
 
 
 def _sign(rest: str) -> str:
@@ -113,12 +127,34 @@ def _hit(line: str, above: str) -> _Hit | None:
     if above and line.startswith(above + "-") and _sign(line[len(above) + 1 :]) == "-":
         return _Hit(above, line[len(above) + 1 :])
     end = line.find(":", 2, MAX_PATH_CHARS)
-    if end < 0:
-        return None
-    path, rest = line[:end], line[end + 1 :]
-    if _sign(rest) == ":" and not rest.startswith(":"):
-        return _Hit(path, rest) if _is_path(path) else None
-    return _Hit(path, ":" + rest) if "/" in path and _is_path(path) else None
+    if end > 0 and _sign(line[end + 1 : end + 12]) == ":" and line[end + 1] != ":":
+        return _Hit(line[:end], line[end + 1 :]) if _is_path(line[:end]) else None
+    context = _context(line)
+    if context or end < 0:
+        return context
+    return _Hit(line[:end], line[end:]) if "/" in line[:end] and _is_path(line[:end]) else None
+
+
+def _context(line: str) -> _Hit | None:
+    """Read a line as one of context, `path-12-text`: the first place where a number stands between dashes."""
+    end = line.find("-", 2, MAX_PATH_CHARS)
+    while end > 0:
+        if _sign(line[end + 1 : end + 12]) == "-" and "." in line[:end]:
+            return _Hit(line[:end], line[end + 1 :]) if _is_path(line[:end]) else None
+        end = line.find("-", end + 1, MAX_PATH_CHARS)
+    return None
+
+
+def _root(hits: Sequence[_Hit | None]) -> str:
+    """Return what some paths have in front of what others are, as agents' tools show matches and their context."""
+    paths = dict.fromkeys(hit.path for hit in hits if hit)
+    absolute = [path for path in paths if path.startswith("/")]
+    for path in paths:
+        if not path.startswith("/"):
+            for longer in absolute:
+                if longer.endswith("/" + path):
+                    return longer[: -len(path)]
+    return ""
 
 
 def _is_path(path: str) -> bool:

@@ -14,6 +14,7 @@ are mostly the same, words with digits being taken as variable from the start.
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.compression.strategies.lossless import LosslessStrategy, split_form
@@ -32,6 +33,9 @@ MIN_SIMILARITY = 0.6
 
 MAX_COMPARED = 24
 """Templates of one length and first word with which a line is compared."""
+
+MAX_LEADING = 3
+"""So many words at the beginning of a line may be a time."""
 
 MIN_CLUSTER_LINES = 3
 """Fewer lines make no template."""
@@ -73,6 +77,7 @@ class LogTemplates(LosslessStrategy):
             return None
         words = [line.split(" ") for line in lines]
         members = _clusters(words)
+        members = _with_tails(words, members)
         form = _form(lines, words, members)
         if form is None:
             return None
@@ -112,6 +117,31 @@ def _clusters(words: Sequence[Sequence[str]]) -> dict[int, int]:
     clusters = (found for bucket in buckets.values() for _, found in bucket)
     large = [found for found in clusters if len(found) >= MIN_CLUSTER_LINES]
     return {number: cluster for cluster, found in enumerate(large) for number in found}
+
+
+def _with_tails(words: list[list[str]], members: dict[int, int]) -> dict[int, int]:
+    """Return the clusters with those of lines that share no more than how they begin, with a time mostly.
+
+    The words of such a line become the first ones and all the rest as one.
+    """
+    paying = _templates(words, members)
+    members = {number: cluster for number, cluster in members.items() if cluster in paying}
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for number, line in enumerate(words):
+        if number not in members:
+            leading = list(takewhile(_varies, line[:MAX_LEADING]))
+            if leading and len(line) > len(leading):
+                groups.setdefault(tuple(word.translate(_DIGITS) for word in leading), []).append(number)
+    for cluster, (leading, found) in enumerate(groups.items(), max(members.values(), default=0) + 1):
+        if len(found) >= MIN_LINES:
+            for number in found:
+                line = words[number]
+                words[number] = [*line[: len(leading)], " ".join(line[len(leading) :])]
+                members[number] = cluster
+    return members
+
+
+_DIGITS = str.maketrans("123456789", "0" * 9)
 
 
 def _varies(word: str) -> bool:
@@ -256,11 +286,12 @@ class _Filler:
         """Return the line of a row."""
         if row.startswith(_RAW):
             return row[1:]
-        sign, *cells = row.split(" ")
+        sign, _, rest = row.partition(" ")
         name = self._template = sign or self._template
         template = templates[name]
-        words = list(template.words)
-        for position, cell in zip(_holes(template), cells, strict=True):
+        words, holes = list(template.words), _holes(template)
+        cells = rest.split(" ", len(holes) - 1) if holes else []  # the last one may be the rest of its line
+        for position, cell in zip(holes, cells, strict=True):
             key, (before, behind) = self._key(name, position), template.words[position]
             filling = self._above[key] if cell == self._ditto else before + cell + behind
             words[position] = self._above[key] = filling

@@ -6,7 +6,8 @@
     @x5
 
 A reference points to lines that stand literally where it says, never to another reference. `@=3-9` are lines of this
-text itself, as restored.
+text itself, as restored. Where lines begin with their number, as tools show files, `@=#12:3-40+2` are the same lines
+with numbers higher by 2: an edit further up moves what it does not change.
 """
 
 from __future__ import annotations
@@ -25,6 +26,14 @@ MAX_PLACES = 6
 
 MIN_CHARS = 40
 """A block with fewer characters, line ends included, is as short as the reference to it."""
+
+MAX_DIGITS = 7
+"""A longer run of digits at the beginning of a line is no line number."""
+
+_BEHIND_NUMBER = ("→", "\t", ":", "|", "-")
+
+MIN_MOVED_CHARS = 4
+"""Shorter numbered lines, a number and a bracket, are no beginning of a moved block."""
 
 MIN_REPEATS = 3
 """So many equal lines in a row are written as one and a count; fewer only where they are long."""
@@ -59,14 +68,14 @@ class Repeats(LosslessStrategy):
         parts, position, changed = [], 0, False
         while position < len(lines):
             run = finder.run(position) if self.within else 1
-            place, length = finder.longest(position)
-            if run > 1 and run >= length:
+            match = finder.longest(position)
+            if run > 1 and run >= match.length:
                 finder.add(position)
                 parts += (lines[position], f"{mark}x{run - 1}")
                 position += run
-            elif length:
-                parts.append(mark + "=" + _spell(place, length, item.held))
-                position += length
+            elif match.length:
+                parts.append(mark + "=" + _spell(match, item.held))
+                position += match.length
             else:
                 finder.add(position)
                 parts.append(lines[position])
@@ -86,10 +95,10 @@ class Repeats(LosslessStrategy):
             if line.startswith(mark + "x"):
                 lines += [lines[-1]] * int(line[len(mark) + 1 :])
             elif line.startswith(mark + "="):
-                label, first, last = _read(line[len(mark) + 1 :])
+                label, first, last, by = _read(line[len(mark) + 1 :])
                 if label and label not in cache:
                     cache[label] = _lines_of(sources[label])
-                lines += (cache[label] if label else lines)[first - 1 : last]
+                lines += [_shifted(each, by) for each in (cache[label] if label else lines)[first - 1 : last]]
             else:
                 lines.append(line)
         return "\n".join(lines)
@@ -102,16 +111,50 @@ def _lines_of(held: Held) -> list[str]:
     return held.content.decode("utf-8", "replace").split("\n")
 
 
-def _spell(place: _Place, length: int, held: Sequence[Held]) -> str:
-    label = "" if place.source < 0 else f"{held[place.source].label}:"
-    first = place.line + 1
-    return f"{label}{first}" if length == 1 else f"{label}{first}-{first + length - 1}"
+class _Match(NamedTuple):
+    """A block of lines that stands elsewhere, its numbers lower by `by`."""
+
+    place: _Place
+    length: int
+    by: int = 0
 
 
-def _read(reference: str) -> tuple[str, int, int]:
-    label, _, span = reference.rpartition(":")
+_NO_MATCH = _Match(_Place(-1, 0), 0)
+
+
+def _spell(match: _Match, held: Sequence[Held]) -> str:
+    label = "" if match.place.source < 0 else f"{held[match.place.source].label}:"
+    first = match.place.line + 1
+    span = f"{label}{first}" if match.length == 1 else f"{label}{first}-{first + match.length - 1}"
+    return f"{span} {match.by:+d}" if match.by else span
+
+
+def _read(reference: str) -> tuple[str, int, int, int]:
+    place, _, by = reference.partition(" ")
+    label, _, span = place.rpartition(":")
     first, _, last = span.partition("-")
-    return label, int(first), int(last or first)
+    return label, int(first), int(last or first), int(by or 0)
+
+
+class _Numbered(NamedTuple):
+    """A line that begins with its number."""
+
+    number: int
+    text: str
+
+    @classmethod
+    def read(cls, line: str) -> _Numbered | None:
+        end = 0
+        while end < MAX_DIGITS and end < len(line) and line[end] in "0123456789":
+            end += 1
+        numbered = end and line[0] != "0" and line[end : end + 1] in _BEHIND_NUMBER and line[end : end + 1]
+        return cls(int(line[:end]), line[end:]) if numbered else None
+
+
+def _shifted(line: str, by: int) -> str:
+    """Return a line with another number in front; a line without one stays."""
+    numbered = _Numbered.read(line) if by else None
+    return f"{numbered.number + by}{numbered.text}" if numbered else line
 
 
 class _Finder:
@@ -129,17 +172,25 @@ class _Finder:
         self._within = within
         self._literal = [False] * len(lines)
         self._places: dict[str, list[_Place]] = {}
+        self._numbered: dict[str, list[_Place]] = {}
         wanted = set(lines) if sources else set()
+        moved = {each.text for each in map(_Numbered.read, lines) if each} if sources else set()
         for source, held in enumerate(sources):
             for number, line in enumerate(held):
-                if line in wanted and line:
-                    self._note(line, _Place(source, number))
+                if not line:
+                    continue
+                place = _Place(source, number)
+                if line in wanted:
+                    _note(self._places, line, place)
+                numbered = _Numbered.read(line) if moved else None
+                if numbered and numbered.text in moved and len(numbered.text) >= MIN_MOVED_CHARS:
+                    _note(self._numbered, numbered.text, place)
 
     def add(self, position: int) -> None:
         """Take note that a line of the text itself stands literally."""
         self._literal[position] = True
         if self._within and self._lines[position]:
-            self._note(self._lines[position], _Place(-1, position))
+            _note(self._places, self._lines[position], _Place(-1, position))
 
     def run(self, position: int) -> int:
         """Return how many equal lines stand in a row, or 1 where a count would not be shorter."""
@@ -149,26 +200,34 @@ class _Finder:
         run = end - position
         return run if run > MIN_REPEATS or (run - 1) * (len(lines[position]) + 1) >= MIN_CHARS else 1
 
-    def longest(self, position: int) -> tuple[_Place, int]:
-        """Return where the longest block from a position on stands, and its length; 0 where that does not pay."""
-        best, length = _Place(-1, 0), 0
-        for place in self._places.get(self._lines[position], ()):
-            found = self._match(position, place)
-            if found > length:
-                best, length = place, found
-        chars = sum(len(line) + 1 for line in self._lines[position : position + length])
-        return (best, length) if chars >= MIN_CHARS else (best, 0)
+    def longest(self, position: int) -> _Match:
+        """Return the longest block from a position on that stands elsewhere; its length is 0 where that does not pay."""
+        line = self._lines[position]
+        matches = [_Match(place, self._match(position, place, 0)) for place in self._places.get(line, ())]
+        numbered = _Numbered.read(line) if self._numbered else None
+        if numbered:
+            for place in self._numbered.get(numbered.text, ()):
+                there = _Numbered.read(self._sources[place.source][place.line])
+                by = numbered.number - there.number if there else 0
+                if by:
+                    matches.append(_Match(place, self._match(position, place, by), by))
+        best = max(matches, key=lambda match: match.length, default=_NO_MATCH)
+        chars = sum(len(line) + 1 for line in self._lines[position : position + best.length])
+        return best if chars >= MIN_CHARS else _NO_MATCH
 
-    def _match(self, position: int, place: _Place) -> int:
+    def _match(self, position: int, place: _Place, by: int) -> int:
         lines, own = self._lines, place.source < 0
         other = lines if own else self._sources[place.source]
         limit = min(len(lines), position + len(other) - place.line)
         end, there = position, place.line
-        while end < limit and lines[end] == other[there] and not (own and not self._literal[there]):
+        while end < limit and not (own and not self._literal[there]):
+            if lines[end] != (_shifted(other[there], by) if by else other[there]):
+                break
             end, there = end + 1, there + 1
         return end - position
 
-    def _note(self, line: str, place: _Place) -> None:
-        places = self._places.setdefault(line, [])
-        if len(places) < MAX_PLACES:
-            places.append(place)
+
+def _note(places: dict[str, list[_Place]], line: str, place: _Place) -> None:
+    known = places.setdefault(line, [])
+    if len(known) < MAX_PLACES:
+        known.append(place)

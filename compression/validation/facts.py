@@ -35,6 +35,7 @@ _COLOUR = r"\x1b\[[0-9;?]*[A-Za-z]"
 _DRIVE_PATH = r"\b[A-Za-z]:(?:\\[\w.@$~+-]+)+"
 _EMAIL = r"[\w.%+-]+@[A-Za-z][\w-]*(?:\.[\w-]+)*\.[A-Za-z]{2,}"
 _SINGLE_QUOTED = rf"\B'[^'\n]{{{MIN_QUOTE},{MAX_QUOTE}}}'\B"
+_CONTEXT_LINE = r"([^:]*\.[A-Za-z]\w*)-(\d+)-(?:[^./]*$|$)"  # of a search result: path-12-text
 _ERROR = (
     r"(?i:\b(?:error|fatal|panic))(?:\[\w+\])?[ \t]*:|\w(?:Error|Exception)[ \t]*:"
     r"|\b(?:ERROR|FATAL|FAIL|FAILED|FAILURE)\b|Traceback \(most recent call last\)"
@@ -129,6 +130,11 @@ def _canonical(found: set[bytes]) -> set[bytes]:
         elif fact[13:14] == b":":
             found.remove(fact)
             found.update((fact[:10], fact[11:]))
+    for fact in [fact for fact in found if fact[:1] != b"-" and b"-" in fact and b"." in fact]:
+        context = _pattern(_CONTEXT_LINE).match(fact)
+        if context:
+            found.remove(fact)
+            found.update(part for part in context.groups() if len(part) > 1)
     return found
 
 
