@@ -1,7 +1,7 @@
 """Strategies one after the other, or the best of several; both are strategies themselves.
 
     strategies, broken = load_strategies()
-    outcome = default_chain().execute(Item(content), None, Query(task="fix the failing test"))
+    outcome = Lossless().execute(Item(content), None, Query(task="fix the failing test"))
 
 Whatever goes wrong in a strategy (an exception, a refused validation, a content that grew), the content is as it was
 before that strategy, byte for byte, and the outcome says why.
@@ -147,6 +147,20 @@ class Best(Composite):
         return replace(best, reasons=reasons)
 
 
+class Lossless(Chain):
+    """Our lossless strategies in the order that saves most; the default for everybody who may not lose anything.
+
+    White space that follows a rule comes first, so that what is held is found again. Then either what stands elsewhere
+    is referred to and the rest written by its structure, or all by structure, whichever is shorter. All of it is
+    restored from the visible text. `literals` is not among them: what it folds is recoverable, not visible.
+    """
+
+    def __init__(self) -> None:
+        held, structure = Repeats(within=False), (JsonColumns(), GrepGroups(), LogTemplates(), Repeats())
+        ways = (Chain([held, *structure], name="held_first"), Chain(structure, name="structure"))
+        super().__init__([WhiteSpace(), Best(ways, name="best")], name="lossless")
+
+
 def restore(result: Outcome, strategies: Iterable[Strategy], held: Sequence[Held] = ()) -> bytes:
     """Return the original of a result from its content alone: each step is undone, the last one first.
 
@@ -166,16 +180,6 @@ def restore(result: Outcome, strategies: Iterable[Strategy], held: Sequence[Held
             raise ValueError(f"{name} cannot be undone from the content alone")  # noqa: TRY004  (it is the result's)
         content = strategy.restore(content, held)
     return content
-
-
-def default_chain() -> Chain:
-    """Return our lossless strategies in the order that saves most: what stands elsewhere first, then structure.
-
-    Each is restored from the visible text. `literals` is not among them: what it folds is recoverable, not visible.
-    """
-    held, structure = Repeats(within=False), (JsonColumns(), GrepGroups(), LogTemplates(), Repeats())
-    ways = (Chain([held, *structure], name="held_first"), Chain(structure, name="structure"))
-    return Chain([WhiteSpace(), Best(ways, name="best")], name="lossless")
 
 
 def _leaves(strategies: Iterable[Strategy]) -> dict[str, Strategy]:

@@ -20,6 +20,9 @@ MIN_SEGMENT_CHARS = 24
 TRIES_PER_CHAR = 4
 """How often a character may be read in search of JSON, on average; bounds the time for hostile texts."""
 
+WINDOW_CHARS = 2_000
+"""Length of the piece in which an array or object is looked for first."""
+
 LITERALS = {"true": True, "false": False, "null": None}
 
 
@@ -116,10 +119,13 @@ def find_segments(text: str) -> Iterator[Segment]:
         start = _opening(text, position)
         if start < 0:
             return
+        if not _may_begin(text, start):
+            position = _next_try(text, start)
+            continue
         try:
-            value, end = _decoder.raw_decode(text, start)
+            value, end = _decode(text, start)
         except json.JSONDecodeError as error:
-            budget -= error.pos - start + 1
+            budget -= error.pos + 1 if len(error.doc) > WINDOW_CHARS else 1
             position = _next_try(text, start)
             continue
         except RecursionError:
@@ -127,6 +133,28 @@ def find_segments(text: str) -> Iterator[Segment]:
         if end - start >= MIN_SEGMENT_CHARS:
             yield Segment(start, end, value)
         position = end
+
+
+def _may_begin(text: str, start: int) -> bool:
+    """Say whether an array or object may begin at a bracket, from what follows it."""
+    following = text[start + 1 : start + 64].lstrip(" \t\r\n")[:1]
+    return not following or following in ('"}' if text[start] == "{" else '"{[]-0123456789tfnNI')
+
+
+def _decode(text: str, start: int) -> tuple[Any, int]:
+    """Return the value that begins at a bracket, and where it ends.
+
+    A short piece is tried first: an error costs as much as all the text before it, because it counts the lines.
+    """
+    window = text[start : start + WINDOW_CHARS]
+    try:
+        value, end = _decoder.raw_decode(window)
+    except json.JSONDecodeError as error:
+        unfinished = error.msg.startswith("Unterminated") or error.pos > len(window) - 16
+        if len(window) < WINDOW_CHARS or not unfinished:
+            raise
+        return _decoder.raw_decode(text, start)
+    return value, start + end
 
 
 def _opening(text: str, position: int) -> int:

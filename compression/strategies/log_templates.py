@@ -18,7 +18,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.compression.strategies.lossless import LosslessStrategy, split_form
-from apportion.compression.validation.facts import extract_facts
+from apportion.compression.validation.facts import MAX_ERROR_LINE, error_lines, extract_facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -49,10 +49,13 @@ ROW_CHARS = 5
 LEGEND_CHARS = 16
 """What a template costs in the legend, besides its text."""
 
+MAX_LOST = 64
+"""So many facts at most are looked for in the lines that would hide them."""
+
 _HOLES = ("*", "<>", "#", "§", "¤")
 _DITTOS = ('"', "^", "~", "§", "¤")
 _RAW = ">"
-_BEFORE = frozenset("=([{<\"'@|")
+_BEFORE = frozenset(" =([{<\"'@|")
 _BEHIND = frozenset(")]}>\"',;:|")
 
 
@@ -75,17 +78,18 @@ class LogTemplates(LosslessStrategy):
         lines = text.split("\n")
         if len(lines) < MIN_LINES:
             return None
-        words = [line.split(" ") for line in lines]
-        members = _clusters(words)
-        members = _with_tails(words, members)
+        errors = error_lines(text)
+        words = [[line] if line.strip()[:MAX_ERROR_LINE] in errors else line.split(" ") for line in lines]
+        members = _with_tails(words, _clusters(words))
         form = _form(lines, words, members)
         if form is None:
             return None
-        lost = [fact for fact in extract_facts(text) - extract_facts(form) if fact not in form]
-        if lost:
-            hiding = {number for number in members if any(fact in lines[number] for fact in lost)}
-            form = _form(lines, words, {number: cluster for number, cluster in members.items() if number not in hiding})
-        return form
+        lost = sorted(extract_facts(text) - extract_facts(form))[:MAX_LOST]
+        lost = [fact for fact in lost if fact not in form]
+        if not lost:
+            return form
+        kept = {number: cluster for number, cluster in members.items() if not any(fact in lines[number] for fact in lost)}
+        return _form(lines, words, kept)
 
     def decode(self, form: str, held: Sequence[Held]) -> str:  # noqa: ARG002  (the form says it all)
         """Return the lines, each template filled."""
@@ -101,7 +105,7 @@ def _clusters(words: Sequence[Sequence[str]]) -> dict[int, int]:
     """Return the number of the cluster of each line that is in one large enough."""
     exact: dict[tuple[str | None, ...], list[int]] = {}
     for number, line in enumerate(words):
-        if len(line) > 1 or (line[0] and not line[0].isalpha()):
+        if len(line) > 1:
             exact.setdefault(tuple(None if _varies(word) else word for word in line), []).append(number)
     buckets: dict[tuple[int, str | None], list[tuple[list[str | None], list[int]]]] = {}
     for mask, numbers in exact.items():
@@ -218,7 +222,11 @@ def _cut_prefix(prefix: str) -> str:
 
 
 def _cut_suffix(suffix: str) -> str:
-    return next((suffix[start:] for start in range(len(suffix)) if suffix[start] in _BEHIND), "")
+    """Return as much of a suffix as begins where a fact has ended."""
+    for start, sign in enumerate(suffix):
+        if sign in _BEHIND and not (sign in ":,;|" and suffix[start + 1 : start + 2].isalnum()):
+            return suffix[start:]
+    return ""
 
 
 def _pays(template: _Template, count: int) -> bool:

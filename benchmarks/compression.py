@@ -1,0 +1,136 @@
+"""How much lossless strategies save on real contents, and what stays visible.
+
+    python benchmarks/compression.py PATH [PATH ...] [--quick] [--json FILE]
+
+PATHs are logs, files and folders; `_content.py` says which contents are taken from them. Each strategy and the default
+chain are applied to each content. In chats each message is written at its birth: it may refer to earlier messages as
+they were sent, and what was sent never changes; only tool results and what other agents handed back are rewritten, and
+the tokens of the whole chat count.
+
+*Visible* are facts that the result states or holds word for word; *exact* are contents that were restored byte for byte
+from the visible result alone; *grown* are contents with more tokens than before.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from _content import FAMILIES, find_contents
+from _harness import Mark, arguments, percentile, report
+
+from apportion.compression.pipeline import Lossless, apply, load_strategies, restore
+from apportion.compression.strategies.types import Held, Item, Outcome, Query
+from apportion.compression.validation.facts import extract_facts, missing_facts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from _content import Content
+
+    from apportion.compression.strategies.types import Strategy
+
+MARKS = {"json": 58.0, "logs": 63.0, "chats": 23.0, "grep": 28.0, "total": 34.0}
+"""Tokens saved in per cent, to beat with at least `VISIBLE` per cent of the facts visible."""
+
+VISIBLE = 99.5
+
+
+class Result(NamedTuple):
+    """What became of one content."""
+
+    family: str
+    tokens: int
+    original_tokens: int
+    facts: int
+    visible: int
+    recoverable: int
+    exact: bool
+    grown: bool
+    cpu_ms: list[float]
+
+
+def main() -> None:
+    """Measure and report."""
+    asked = arguments(__doc__ or "", quick="at most 3 contents of each family", paths=True)
+    contents = find_contents(asked.paths, per_family=3 if asked.quick else 16)
+    strategies, broken = load_strategies()
+    strategies.setdefault("lossless", Lossless())
+    rows, marks = [], []
+    for name, strategy in sorted(strategies.items()):
+        results = [measure(strategy, content) for content in contents]
+        groups = {family: [each for each in results if each.family == family] for family in FAMILIES}
+        found = {family: row(name, family, some) for family, some in (groups | {"total": results}).items() if some}
+        rows += found.values() if name == "lossless" else [found["total"]]
+        if name == "lossless":
+            marks = [mark(family, found[family]) for family in MARKS if family in found]
+    notes = [asked.cut, "recoverable % of chats counts earlier messages as visible; literals need the expand tool", *broken]
+    report("compression", rows, marks, packages=["apportion", "tiktoken"], file=asked.json, notes=notes)
+
+
+def measure(strategy: Strategy, content: Content) -> Result:
+    """Apply a strategy to a content, message by message."""
+    query = Query(can_expand=True)
+    held: list[Held] = []
+    before = after = 0
+    exact, grown, cpu_ms = True, False, []
+    facts: set[str] = set()
+    for number, message in enumerate(content.messages):
+        item = Item(message.content, held=tuple(held))
+        outcome = Outcome.unchanged(item.content, query.count(item.content))
+        if message.rewritable:
+            start = time.process_time_ns()
+            outcome = apply(strategy, item, query)
+            cpu_ms.append((time.process_time_ns() - start) / 1e6 / max(1, outcome.original_tokens) * 10_000)
+            exact &= _comes_back(strategy, outcome, item)
+            grown |= outcome.tokens > outcome.original_tokens
+        before, after = before + outcome.original_tokens, after + outcome.tokens
+        facts |= extract_facts(_text(item.content))
+        held.append(Held(f"#{number}", outcome.content))
+    missing = missing_facts(facts, "\n".join(_text(each.content) for each in held))
+    recovered = len(facts) if exact else len(facts) - len(missing)
+    return Result(
+        content.family, after, before, len(facts), len(facts) - len(missing), recovered, exact, grown, cpu_ms
+    )
+
+
+def _comes_back(strategy: Strategy, outcome: Outcome, item: Item) -> bool:
+    if outcome.handles:
+        return bool(strategy.validate(item, outcome)) and strategy.rollback(outcome) == item.content
+    return restore(outcome, [strategy], item.held) == item.content
+
+
+def _text(content: bytes) -> str:
+    return content.decode("utf-8", "replace")
+
+
+def row(name: str, family: str, results: Sequence[Result]) -> dict[str, Any]:
+    """Return a row of the table; times are CPU milliseconds per 10,000 tokens of one message."""
+    tokens = sum(result.original_tokens for result in results)
+    facts = max(1, sum(result.facts for result in results))
+    times = [time for result in results for time in result.cpu_ms] or [0.0]
+    return {
+        "strategy": name,
+        "family": family,
+        "inputs": len(results),
+        "tokens": tokens,
+        "saved %": 100 - 100 * sum(result.tokens for result in results) / max(1, tokens),
+        "facts": facts,
+        "visible %": 100 * sum(result.visible for result in results) / facts,
+        "recoverable %": 100 * sum(result.recoverable for result in results) / facts,
+        "exact": sum(result.exact for result in results),
+        "grown": sum(result.grown for result in results),
+        "cpu ms/10k p50": percentile(times, 0.5),
+        "cpu ms/10k p95": percentile(times, 0.95),
+    }
+
+
+def mark(family: str, found: dict[str, Any]) -> Mark:
+    """Return whether a family's mark was reached."""
+    saved, visible = found["saved %"], found["visible %"]
+    target = f">= {MARKS[family]:.0f} with >= {VISIBLE} % of the facts visible; {visible:.2f} % are"
+    return Mark(f"lossless, {family}", saved, "% saved", target, saved >= MARKS[family] and visible >= VISIBLE)
+
+
+if __name__ == "__main__":
+    main()
