@@ -12,17 +12,21 @@ with numbers higher by 2: an edit further up moves what it does not change.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.compression.strategies.lossless import LosslessStrategy, free_mark, split_form
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from apportion.compression.strategies.types import Held, Item, Query
 
 MAX_PLACES = 6
 """How many places of one line are tried, of those that stand longest."""
+
+MAX_INDEXES = 512
+"""Held contents whose lines are remembered."""
 
 MIN_CHARS = 40
 """A block with fewer characters, line ends included, is as short as the reference to it."""
@@ -64,7 +68,7 @@ class Repeats(LosslessStrategy):
         mark = free_mark(text)
         if mark is None or (not item.held and (not self.within or len(lines) < 3)):
             return None
-        finder = _Finder(lines, [_lines_of(held) for held in item.held], within=self.within)
+        finder = _Finder(lines, [_index_of(held.content) for held in item.held], within=self.within)
         parts, position, changed = [], 0, False
         while position < len(lines):
             run = finder.run(position) if self.within else 1
@@ -97,7 +101,7 @@ class Repeats(LosslessStrategy):
             elif line.startswith(mark + "="):
                 label, first, last, by = _read(line[len(mark) + 1 :])
                 if label and label not in cache:
-                    cache[label] = _lines_of(sources[label])
+                    cache[label] = _index_of(sources[label].content).lines
                 lines += [_shifted(each, by) for each in (cache[label] if label else lines)[first - 1 : last]]
             else:
                 lines.append(line)
@@ -105,10 +109,6 @@ class Repeats(LosslessStrategy):
 
 
 _HINT = "repeats lines of the message named, or of this text; so many times again:"
-
-
-def _lines_of(held: Held) -> list[str]:
-    return held.content.decode("utf-8", "replace").split("\n")
 
 
 class _Match(NamedTuple):
@@ -157,6 +157,36 @@ def _shifted(line: str, by: int) -> str:
     return f"{numbered.number + by}{numbered.text}" if numbered else line
 
 
+class _Index:
+    """The lines of a content and where each stands, also by what stands behind its number.
+
+    Args:
+        content: The content; bytes that are not UTF-8 match nothing.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self.lines = content.decode("utf-8", "replace").split("\n")
+        self.places: dict[str, list[int]] = {}
+        self.numbered: dict[str, list[int]] = {}
+        for number, line in enumerate(self.lines):
+            _note(self.places, line, number)
+            numbered = _Numbered.read(line)
+            if numbered and len(numbered.text) >= MIN_MOVED_CHARS:
+                _note(self.numbered, numbered.text, number)
+
+
+@lru_cache(maxsize=MAX_INDEXES)
+def _index_of(content: bytes) -> _Index:
+    """Return the index of a held content; it is asked for again with each message."""
+    return _Index(content)
+
+
+def _note(places: dict[str, list[int]], line: str, number: int) -> None:
+    known = places.setdefault(line, [])
+    if len(known) < MAX_PLACES:
+        known.append(number)
+
+
 class _Finder:
     """Finds where lines stand already.
 
@@ -166,31 +196,18 @@ class _Finder:
         within: Whether lines of the text that have been added count as well.
     """
 
-    def __init__(self, lines: Sequence[str], sources: Sequence[Sequence[str]], *, within: bool) -> None:
+    def __init__(self, lines: Sequence[str], sources: Sequence[_Index], *, within: bool) -> None:
         self._lines = lines
         self._sources = sources
         self._within = within
         self._literal = [False] * len(lines)
-        self._places: dict[str, list[_Place]] = {}
-        self._numbered: dict[str, list[_Place]] = {}
-        wanted = set(lines) if sources else set()
-        moved = {each.text for each in map(_Numbered.read, lines) if each} if sources else set()
-        for source, held in enumerate(sources):
-            for number, line in enumerate(held):
-                if not line:
-                    continue
-                place = _Place(source, number)
-                if line in wanted:
-                    _note(self._places, line, place)
-                numbered = _Numbered.read(line) if moved else None
-                if numbered and numbered.text in moved and len(numbered.text) >= MIN_MOVED_CHARS:
-                    _note(self._numbered, numbered.text, place)
+        self._own: dict[str, list[int]] = {}
 
     def add(self, position: int) -> None:
         """Take note that a line of the text itself stands literally."""
         self._literal[position] = True
-        if self._within and self._lines[position]:
-            _note(self._places, self._lines[position], _Place(-1, position))
+        if self._within:
+            _note(self._own, self._lines[position], position)
 
     def run(self, position: int) -> int:
         """Return how many equal lines stand in a row, or 1 where a count would not be shorter."""
@@ -203,31 +220,35 @@ class _Finder:
     def longest(self, position: int) -> _Match:
         """Return the longest block from a position on that stands elsewhere; its length is 0 where that does not pay."""
         line = self._lines[position]
-        matches = [_Match(place, self._match(position, place, 0)) for place in self._places.get(line, ())]
-        numbered = _Numbered.read(line) if self._numbered else None
-        if numbered:
-            for place in self._numbered.get(numbered.text, ()):
-                there = _Numbered.read(self._sources[place.source][place.line])
-                by = numbered.number - there.number if there else 0
-                if by:
-                    matches.append(_Match(place, self._match(position, place, by), by))
-        best = max(matches, key=lambda match: match.length, default=_NO_MATCH)
+        best = _NO_MATCH
+        for match in self._matches(position, line) if line else ():
+            best = match if match.length > best.length else best
         chars = sum(len(line) + 1 for line in self._lines[position : position + best.length])
         return best if chars >= MIN_CHARS else _NO_MATCH
 
-    def _match(self, position: int, place: _Place, by: int) -> int:
-        lines, own = self._lines, place.source < 0
-        other = lines if own else self._sources[place.source]
-        limit = min(len(lines), position + len(other) - place.line)
-        end, there = position, place.line
-        while end < limit and not (own and not self._literal[there]):
-            if lines[end] != (_shifted(other[there], by) if by else other[there]):
+    def _matches(self, position: int, line: str) -> Iterator[_Match]:
+        for there in self._own.get(line, ()):
+            yield _Match(_Place(-1, there), self._own_length(position, there))
+        numbered = _Numbered.read(line)
+        for source, index in enumerate(self._sources):
+            for there in index.places.get(line, ()):
+                yield _Match(_Place(source, there), self._length(position, index.lines, there, 0))
+            for there in index.numbered.get(numbered.text, ()) if numbered else ():
+                other = _Numbered.read(index.lines[there])
+                by = numbered.number - other.number if numbered and other else 0
+                if by:
+                    yield _Match(_Place(source, there), self._length(position, index.lines, there, by), by)
+
+    def _own_length(self, position: int, there: int) -> int:
+        lines, start = self._lines, position
+        while position < len(lines) and self._literal[there] and lines[position] == lines[there]:
+            position, there = position + 1, there + 1
+        return position - start
+
+    def _length(self, position: int, other: Sequence[str], there: int, by: int) -> int:
+        lines, start = self._lines, position
+        while position < len(lines) and there < len(other):
+            if lines[position] != (_shifted(other[there], by) if by else other[there]):
                 break
-            end, there = end + 1, there + 1
-        return end - position
-
-
-def _note(places: dict[str, list[_Place]], line: str, place: _Place) -> None:
-    known = places.setdefault(line, [])
-    if len(known) < MAX_PLACES:
-        known.append(place)
+            position, there = position + 1, there + 1
+        return position - start
