@@ -179,7 +179,9 @@ def guess_style(text: str, segment: Segment) -> Style:
     key = ": " if colon >= 0 and text[colon + 2 : colon + 3] == " " else ":"
     ascii_only = text.isascii() and text.find("\\u", start, end) >= 0
     html = text.find("\\u003", start, end) >= 0 or text.find("\\u0026", start, end) >= 0
-    slash = text.find("\\/", start, end) >= 0
+    html = html and not any(text.find(sign, start, end) >= 0 for sign in "<>&")
+    slashes = text.count("\\/", start, end)
+    slash = slashes > 0 and slashes == text.count("/", start, end)
     if blanks.startswith("\n"):
         return Style(blanks[1:], ",", key, ascii_only, html, slash)
     spaced = text.count(", ", start, end) > text.count(",", start, end) / 2 or (key == ": " and "," not in inner)

@@ -8,7 +8,7 @@
 
 stands for `[{"id":1,"name":"alpha","private":false},{"id":2,"name":"beta gamma","private":false}]`. The legend names
 each kind of object that occurs twice, wherever it stands: `key=value` is the same in all of them, `key~value` is what
-`_` stands for, `key:B` holds objects of kind B, `key:[B]` lists of them, `key:s` text without quotes. Nothing between
+`_` stands for, `^` is the value of the object of that kind before, `key:B` holds objects of kind B, `key:[B]` lists of them, `key:s` text without quotes. Nothing between
 two bars is a key that this object lacks. Text of several lines stands literally in blocks at the end, as `$1`, `$2`.
 
 Numbers keep their spelling and objects their order; white space is one style, named in the legend.
@@ -39,8 +39,16 @@ WIDE = 12
 MIN_BLOCK_LINES = 2
 """Text of fewer lines stays in its row, with its line ends escaped."""
 
+MIN_DITTO_CHARS = 5
+"""A shorter value is written again."""
+
+DITTO = "^"
+"""Stands for the value of the object before."""
+
 _STRUCTURE = frozenset('|,()[]{}"\n')
 """Characters that end a bare word anywhere but in a row of its own."""
+
+_CELL_ENDS = frozenset({"|", ")", "\n", ""})
 
 _LEGEND = _STRUCTURE | frozenset("=~:; ")
 
@@ -75,8 +83,9 @@ class JsonColumns(LosslessStrategy):
         style, shapes, sizes = _read_legend(legend)
         body, blocks = _cut_blocks(body, sizes)
         parts, position = [], 0
+        above: dict[tuple[str, str], Any] = {}
         while (found := body.find(mark, position)) >= 0:
-            reader = _Reader(body, found + len(mark), shapes, blocks)
+            reader = _Reader(body, found + len(mark), shapes, blocks, above)
             value = reader.top()
             parts += (body[position:found], write(value, style))
             position = reader.position
@@ -110,6 +119,7 @@ class _Writer:
         self.blocks: list[str] = []
         self._shapes = shapes
         self._numbers: dict[str, int] = {}
+        self._above: dict[tuple[str, str], Any] = {}
 
     def top(self, value: Any, shape: Shape | None = None) -> str:
         """Return a value where rows may stand on lines of their own; its shape may be known from the legend."""
@@ -163,13 +173,22 @@ class _Writer:
         for each in shape.shown:
             inner = present.get(each.key, ABSENT)
             is_default = each.default is not ABSENT and type(inner) is str and inner == each.default
-            if not wide:
-                cells.append("" if inner is ABSENT else "_" if is_default else write_cell(inner, each))
-            elif inner is ABSENT:
-                cells.extend([] if each.default is ABSENT else [f"-{_key(each.key)}"])
-            elif not is_default:
-                cells.append(f"{_key(each.key)}:{write_cell(inner, each)}")
+            if inner is ABSENT or is_default:
+                if not wide:
+                    cells.append("_" if is_default else "")
+                elif inner is ABSENT and each.default is not ABSENT:
+                    cells.append(f"-{_key(each.key)}")
+                continue
+            same = self._is_above(shape, each, inner)
+            cells.append((f"{_key(each.key)}:" if wide else "") + (DITTO if same else write_cell(inner, each)))
         return "|".join(cells)
+
+    def _is_above(self, shape: Shape, field: Field, value: Any) -> bool:
+        """Say whether a value is the same as that of the object before, and long enough to say so; take note of it."""
+        known = value if isinstance(value, str) else write(value, Style())
+        same = self._above.get((shape.name, field.key)) == (type(value), known)
+        self._above[shape.name, field.key] = (type(value), known)
+        return same and len(known) >= MIN_DITTO_CHARS
 
     def _cell(self, value: Any, field: Field) -> str:
         if isinstance(value, list):
@@ -194,7 +213,7 @@ def _is_text(value: str) -> bool:
 
 
 def _is_bare(value: str, ends: frozenset[str], *, is_text: bool) -> bool:
-    if not value or value[0] in '([{"$_- \t' or value[-1] in " \t" or not value.isprintable() or set(value) & ends:
+    if not value or value[0] in '([{"$_^- \t' or value[-1] in " \t" or not value.isprintable() or set(value) & ends:
         return is_text and value[:1] == "-" and is_number(value)
     return is_text or not (is_number(value) or value in LITERALS)
 
@@ -298,11 +317,13 @@ def _cut_blocks(body: str, sizes: Sequence[int]) -> tuple[str, list[str]]:
 class _Reader:
     """Reads values from a position on; `position` is behind what was read."""
 
-    def __init__(self, text: str, position: int, shapes: dict[str, Shape], blocks: Sequence[str]) -> None:
+    def __init__(self, text: str, position: int, shapes: dict[str, Shape], blocks: Sequence[str],
+        above: dict[tuple[str, str], Any] | None = None) -> None:
         self.position = position
         self._text = text
         self._shapes = shapes
         self._blocks = blocks
+        self._above: dict[tuple[str, str], Any] = {} if above is None else above
 
     def take(self, sign: str) -> bool:
         """Read a sign if it comes next."""
@@ -418,8 +439,8 @@ class _Reader:
         return pairs
 
     def _cells(self, shape: Shape, end: str, read_cell: Callable[[Field], Any]) -> Pairs:
-        shown = shape.shown
-        found = self._keyed(shown, end, read_cell) if len(shown) > WIDE else self._by_place(shown, read_cell)
+        wide = len(shape.shown) > WIDE
+        found = self._keyed(shape, end, read_cell) if wide else self._by_place(shape, read_cell)
         pairs = Pairs()
         for each in shape.fields:
             value = found[each.key] if each.constant is ABSENT else each.constant
@@ -427,26 +448,31 @@ class _Reader:
                 pairs.append((each.key, value))
         return pairs
 
-    def _by_place(self, shown: Sequence[Field], read_cell: Callable[[Field], Any]) -> dict[str, Any]:
+    def _by_place(self, shape: Shape, read_cell: Callable[[Field], Any]) -> dict[str, Any]:
         found = {}
-        for number, each in enumerate(shown):
+        for number, each in enumerate(shape.shown):
             if number:
                 self.expect("|")
-            if self._text[self.position : self.position + 1] in {"|", ")", "\n", ""}:
+            if self._text[self.position : self.position + 1] in _CELL_ENDS:
                 found[each.key] = ABSENT
-            elif each.default is not ABSENT and self._is_default():
+            elif each.default is not ABSENT and self._is("_"):
                 found[each.key] = each.default
             else:
-                found[each.key] = read_cell(each)
+                found[each.key] = self._value(shape, each, read_cell)
         return found
 
-    def _is_default(self) -> bool:
-        following = self._text[self.position + 1 : self.position + 2]
-        return following in {"|", ")", "\n", ""} and self.take("_")
+    def _is(self, sign: str) -> bool:
+        """Read a sign if it is all of a cell."""
+        return self._text[self.position + 1 : self.position + 2] in _CELL_ENDS and self.take(sign)
 
-    def _keyed(self, shown: Sequence[Field], end: str, read_cell: Callable[[Field], Any]) -> dict[str, Any]:
-        by_key = {each.key: each for each in shown}
-        found = {each.key: each.default for each in shown}
+    def _value(self, shape: Shape, field: Field, read_cell: Callable[[Field], Any]) -> Any:
+        value = self._above[shape.name, field.key] if self._is(DITTO) else read_cell(field)
+        self._above[shape.name, field.key] = value
+        return value
+
+    def _keyed(self, shape: Shape, end: str, read_cell: Callable[[Field], Any]) -> dict[str, Any]:
+        by_key = {each.key: each for each in shape.shown}
+        found = {each.key: each.default for each in shape.shown}
         first = True
         while not self._text.startswith(end, self.position):
             if not first:
@@ -458,7 +484,7 @@ class _Reader:
                 found[each.key] = ABSENT
                 continue
             self.expect(":")
-            found[each.key] = read_cell(each)
+            found[each.key] = self._value(shape, each, read_cell)
         return found
 
     def _cell(self, field: Field) -> Any:

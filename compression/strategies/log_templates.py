@@ -52,6 +52,9 @@ LEGEND_CHARS = 16
 MAX_LOST = 64
 """So many facts at most are looked for in the lines that would hide them."""
 
+MAX_SHARE = 0.97
+"""A form that is longer than this share of its text is not looked at further."""
+
 _HOLES = ("*", "<>", "#", "§", "¤")
 _DITTOS = ('"', "^", "~", "§", "¤")
 _RAW = ">"
@@ -82,7 +85,7 @@ class LogTemplates(LosslessStrategy):
         words = [[line] if line.strip()[:MAX_ERROR_LINE] in errors else line.split(" ") for line in lines]
         members = _with_tails(words, _clusters(words))
         form = _form(lines, words, members)
-        if form is None:
+        if form is None or len(form) > MAX_SHARE * len(text):
             return None
         lost = sorted(extract_facts(text) - extract_facts(form))[:MAX_LOST]
         lost = [fact for fact in lost if fact not in form]

@@ -46,15 +46,12 @@ class LosslessStrategy(BaseStrategy, ABC):
         """Write an item shorter, or send its original and say why; never raises."""
         tokens = query.count(item.content)
         try:
-            form, reason = self._proved_form(item, query)
+            form, reason = self._form(item, tokens, query)
         except Exception as error:  # noqa: BLE001  (whatever a content provokes, it is sent as it is)
             form, reason = None, f"{type(error).__name__}: {error}"
-        if form is not None:
-            shorter = query.count(form)
-            if shorter + MIN_SAVED_TOKENS <= tokens:
-                return Outcome(form, item.content, shorter, tokens, steps=(self.name,))
-            reason = "saves no tokens"
-        return Outcome.unchanged(item.content, tokens, f"{self.name}: {reason}")
+        if form is None:
+            return Outcome.unchanged(item.content, tokens, f"{self.name}: {reason}")
+        return Outcome(form, item.content, query.count(form), tokens, steps=(self.name,))
 
     def validate(self, original: Item, result: Outcome) -> Verdict:
         """Accept what the rules for all strategies accept, and what restores the original byte for byte."""
@@ -81,7 +78,8 @@ class LosslessStrategy(BaseStrategy, ABC):
         """
         return self.decode(content.decode(), held).encode()
 
-    def _proved_form(self, item: Item, query: Query) -> tuple[bytes | None, str]:
+    def _form(self, item: Item, tokens: int, query: Query) -> tuple[bytes | None, str]:
+        """Return the proved form of an item, or why there is none."""
         if len(item.content) > MAX_BYTES:
             return None, f"longer than {MAX_BYTES} bytes"
         try:
@@ -91,9 +89,11 @@ class LosslessStrategy(BaseStrategy, ABC):
         encoded = self.encode(text, item, query)
         if encoded is None:
             return None, "does not apply"
+        form = encoded.encode()
+        if query.count(form) + MIN_SAVED_TOKENS > tokens:
+            return None, "saves no tokens"
         if self.decode(encoded, item.held) != text:
             return None, "would not restore the original"
-        form = encoded.encode()
         if any(pin not in form for pin in item.pins()):
             return None, "would hide a pinned span"
         return form, ""
