@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from apportion.compression.strategies._json_text import Number, Pairs
+from apportion.compression.strategies._json_text import Embedded, Number, Pairs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +19,9 @@ MIN_DEFAULT_SHARE = 0.4
 
 MIN_DEFAULT_CHARS = 6
 """A shorter value is no longer than the sign that would stand for it."""
+
+WIDE = 12
+"""Rows with more fields than a reader can count name the key of each value, and leave out what is usual."""
 
 MAX_SHAPES = 200
 """More kinds of objects than this make no table."""
@@ -97,12 +100,14 @@ def _objects(values: Iterable[Any]) -> Iterator[Pairs]:
     waiting = list(values)
     while waiting:
         value = waiting.pop()
+        if isinstance(value, Embedded):
+            value = value.value
         if isinstance(value, Pairs):
             if value:
                 yield value
-            waiting.extend(inner for _, inner in reversed(value) if isinstance(inner, list))
+            waiting.extend(inner for _, inner in reversed(value) if isinstance(inner, (list, Embedded)))
         elif isinstance(value, list):
-            waiting.extend(inner for inner in reversed(value) if isinstance(inner, list))
+            waiting.extend(inner for inner in reversed(value) if isinstance(inner, (list, Embedded)))
 
 
 def _merged(groups: dict[tuple[str, ...], list[Pairs]]) -> Iterator[tuple[list[tuple[str, ...]], tuple[str, ...]]]:
@@ -144,14 +149,29 @@ def _describe(shape: Shape, found: list[Pairs], shapes: dict[tuple[str, ...], Sh
         complete = len(values) == len(rows)
         each.is_text = all(type(value) is str for value in values)
         each.shape, each.is_list = _common_shape(values, shapes)
-        scalars = Counter((type(value), value) for value in values if not isinstance(value, list))
-        if not scalars:
+        plain = Counter(map(_plain, values))
+        del plain[None]
+        if not plain:
             continue
-        (_, value), count = scalars.most_common(1)[0]
+        (kind, value), count = plain.most_common(1)[0]  # type: ignore[misc]  # None is gone
+        value = kind() if kind in {list, Pairs} else value
         if complete and count == len(rows):
             each.constant = value
-        elif count >= 2 and count >= MIN_DEFAULT_SHARE * len(rows) and isinstance(value, str):
-            each.default = value if len(value) >= MIN_DEFAULT_CHARS and "\n" not in value else ABSENT
+        elif count >= 2 and count >= MIN_DEFAULT_SHARE * len(rows):
+            each.default = value
+    wide = len(shape.shown) > WIDE
+    for each in shape.fields:
+        if isinstance(each.default, str) and "\n" in each.default:
+            each.default = ABSENT
+        elif not wide and (not isinstance(each.default, str) or len(each.default) < MIN_DEFAULT_CHARS):
+            each.default = ABSENT
+
+
+def _plain(value: Any) -> tuple[type, Any] | None:
+    """Return a value by which to count, or `None` for one that the legend does not show."""
+    if isinstance(value, (list, Embedded)):
+        return None if value else (type(value), ())
+    return type(value), value
 
 
 def _common_shape(values: list[Any], shapes: dict[tuple[str, ...], Shape]) -> tuple[Shape | None, bool]:

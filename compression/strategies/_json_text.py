@@ -38,6 +38,18 @@ class Pairs(list[tuple[str, Any]]):
     __slots__ = ()
 
 
+class Embedded(NamedTuple):
+    """A string that is itself JSON on one line: its value, and whether blanks follow its commas and colons."""
+
+    value: Any
+    spaced: bool
+
+    @property
+    def style(self) -> Style:
+        """How the string spells the value."""
+        return Style(item=", ", key=": ") if self.spaced else Style()
+
+
 class Segment(NamedTuple):
     """JSON within a text, from `start` up to, not including, `end`."""
 
@@ -157,6 +169,31 @@ def _decode(text: str, start: int) -> tuple[Any, int]:
     return value, start + end
 
 
+def embed(value: Any) -> Any:
+    """Return a value in which strings that are JSON themselves are read, as arguments of tool calls are.
+
+    >>> write(embed('{"a":1.0}'), Style())
+    '"{\\"a\\":1.0}"'
+    """
+    if isinstance(value, Pairs):
+        return Pairs((key, embed(inner)) for key, inner in value)
+    if isinstance(value, list):
+        return [embed(inner) for inner in value]
+    if not isinstance(value, str) or isinstance(value, Number) or len(value) < MIN_SEGMENT_CHARS:
+        return value
+    if value[0] + value[-1] not in {"{}", "[]"}:
+        return value
+    try:
+        read, end = _decoder.raw_decode(value)
+    except (json.JSONDecodeError, RecursionError):
+        return value
+    for spaced in (False, True):
+        found = Embedded(read, spaced)
+        if end == len(value) and write(read, found.style) == value:
+            return Embedded(embed(read), spaced)
+    return value
+
+
 def _opening(text: str, position: int) -> int:
     brace, bracket = text.find("{", position), text.find("[", position)
     return max(brace, bracket) if min(brace, bracket) < 0 else min(brace, bracket)
@@ -204,6 +241,8 @@ def _write(value: Any, style: Style, spell: Callable[[str], str], line_end: str,
         parts.append(value)
     elif isinstance(value, str):
         parts.append(spell(value))
+    elif isinstance(value, Embedded):
+        parts.append(spell(write(value.value, value.style)))
     elif not isinstance(value, list):
         parts.append("null" if value is None else "true" if value else "false")
     elif not value:

@@ -11,7 +11,8 @@ each kind of object that occurs twice, wherever it stands: `key=value` is the sa
 `_` stands for, `^` is the value of the object of that kind before, `key:B` holds objects of kind B, `key:[B]` lists of them, `key:s` text without quotes. Nothing between
 two bars is a key that this object lacks. Text of several lines stands literally in blocks at the end, as `$1`, `$2`.
 
-Numbers keep their spelling and objects their order; white space is one style, named in the legend.
+`%` stands before a string that is minified JSON itself, `%%` where that has blanks, `*` before a list that was no list
+but one value per line. Numbers keep their spelling and objects their order; white space is one style, named in the legend.
 """
 
 from __future__ import annotations
@@ -20,21 +21,36 @@ import json
 from json.decoder import scanstring
 from typing import TYPE_CHECKING, Any
 
-from apportion.compression.strategies._json_shapes import ABSENT, Field, Number, Shape, find_shapes, is_number, shape_of
-from apportion.compression.strategies._json_text import LITERALS, Pairs, Style, find_segments, guess_style, write
+from apportion.compression.strategies._json_shapes import (
+    ABSENT,
+    WIDE,
+    Field,
+    Shape,
+    find_shapes,
+    is_number,
+    shape_of,
+)
+from apportion.compression.strategies._json_text import (
+    LITERALS,
+    Embedded,
+    Number,
+    Pairs,
+    Segment,
+    Style,
+    embed,
+    find_segments,
+    guess_style,
+    write,
+)
 from apportion.compression.strategies.lossless import LosslessStrategy, split_form
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from apportion.compression.strategies._json_text import Segment
     from apportion.compression.strategies.types import Held, Item, Query
 
 MARKS = ("@", "~", "^", "§", "¤", "¦", "‖", "※", "†")
 """What can begin a rewritten part; one is chosen that the rest of the text does not hold at all."""
-
-WIDE = 12
-"""Rows with more fields than a reader can count name the key of each value."""
 
 MIN_BLOCK_LINES = 2
 """Text of fewer lines stays in its row, with its line ends escaped."""
@@ -47,6 +63,12 @@ DITTO = "^"
 
 _STRUCTURE = frozenset('|,()[]{}"\n')
 """Characters that end a bare word anywhere but in a row of its own."""
+
+_EMBEDDED, _SPACED = "%", "%%"
+"""Before the value of a string that is JSON itself, minified or with blanks."""
+
+_LINES = "*"
+"""Before a list of values that stood on a line each."""
 
 _CELL_ENDS = frozenset({"|", ")", "\n", ""})
 
@@ -67,11 +89,13 @@ class JsonColumns(LosslessStrategy):
         mark = next((mark for mark in MARKS if not any(mark in part for part in rest)), None)
         if mark is None:
             return None
-        shapes = find_shapes([segment.value for segment in segments])
+        values = [embed(segment.value) for segment in segments]
+        shapes = find_shapes(values)
         writer = _Writer(shapes)
         parts = [rest[0]]
-        for number, segment in enumerate(segments):
-            parts += (mark, writer.top(segment.value), rest[number + 1])
+        for first, last in _runs(rest, values):
+            some = values[first:last]
+            parts += (mark, writer.lines(some) if len(some) > 1 else writer.top(some[0]), rest[last])
         legend = _legend(style, shapes, writer.blocks)
         blocks = "".join(f"\n${number}\n{block}" for number, block in enumerate(writer.blocks, 1))
         return f"[json{legend}; {mark}]\n{''.join(parts)}{blocks}"
@@ -86,8 +110,8 @@ class JsonColumns(LosslessStrategy):
         above: dict[tuple[str, str], Any] = {}
         while (found := body.find(mark, position)) >= 0:
             reader = _Reader(body, found + len(mark), shapes, blocks, above)
-            value = reader.top()
-            parts += (body[position:found], write(value, style))
+            values = reader.lines() if reader.take(_LINES) else [reader.top()]
+            parts += (body[position:found], "\n".join(write(value, style) for value in values))
             position = reader.position
         return "".join([*parts, body[position:]])
 
@@ -106,6 +130,17 @@ def _between(text: str, segments: Sequence[Segment]) -> list[str]:
     starts = [0, *(segment.end for segment in segments)]
     ends = [*(segment.start for segment in segments), len(text)]
     return [text[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
+def _runs(rest: Sequence[str], values: Sequence[Any]) -> Iterator[tuple[int, int]]:
+    """Yield the first and behind the last of values that are objects on a line each, and any other value alone."""
+    first = 0
+    while first < len(values):
+        last = first + 1
+        while last < len(values) and rest[last] == "\n" and all(isinstance(each, Pairs) for each in values[first : last + 1 : last - first]):
+            last += 1
+        yield first, last
+        first = last
 
 
 class _Writer:
@@ -134,9 +169,15 @@ class _Writer:
             return "[" + ",".join(map(self.top, value)) + "]"
         return self.inline(value)
 
+    def lines(self, values: Sequence[Any]) -> str:
+        """Return values that stood on a line each."""
+        return _LINES + self._table(values)
+
     def inline(self, value: Any, field: Field | None = None) -> str:
         """Return a value within a row."""
         known = field.shape if field else None
+        if isinstance(value, Embedded):
+            return (_SPACED if value.spaced else _EMBEDDED) + self.inline(value.value)
         if isinstance(value, Pairs):
             own = shape_of(value, self._shapes)
             if own is not None:
@@ -172,7 +213,7 @@ class _Writer:
         cells = []
         for each in shape.shown:
             inner = present.get(each.key, ABSENT)
-            is_default = each.default is not ABSENT and type(inner) is str and inner == each.default
+            is_default = each.default is not ABSENT and type(inner) is type(each.default) and inner == each.default
             if inner is ABSENT or is_default:
                 if not wide:
                     cells.append("_" if is_default else "")
@@ -191,7 +232,7 @@ class _Writer:
         return same and len(known) >= MIN_DITTO_CHARS
 
     def _cell(self, value: Any, field: Field) -> str:
-        if isinstance(value, list):
+        if isinstance(value, (list, Embedded)):
             return self.inline(value, field)
         return self._scalar(value, frozenset("|\n"), is_text=field.is_text)
 
@@ -213,7 +254,7 @@ def _is_text(value: str) -> bool:
 
 
 def _is_bare(value: str, ends: frozenset[str], *, is_text: bool) -> bool:
-    if not value or value[0] in '([{"$_^- \t' or value[-1] in " \t" or not value.isprintable() or set(value) & ends:
+    if not value or value[0] in '([{"$%_^- \t' or value[-1] in " \t" or not value.isprintable() or set(value) & ends:
         return is_text and value[:1] == "-" and is_number(value)
     return is_text or not (is_number(value) or value in LITERALS)
 
@@ -250,6 +291,8 @@ def _field(field: Field) -> str:
 def _constant(value: Any) -> str:
     if isinstance(value, Number):
         return value
+    if isinstance(value, list):
+        return "{}" if isinstance(value, Pairs) else "[]"
     if isinstance(value, str):
         return value if _is_bare(value, _STRUCTURE | {";"}, is_text=False) else _quoted(value)
     return "null" if value is None else "true" if value else "false"
@@ -290,9 +333,9 @@ def _read_shape(name: str, reader: _Reader) -> Shape:
             each.is_text = kind == "s"
             each.shape = None if each.is_text else kind  # type: ignore[assignment]  # replaced by the caller
         if reader.take("="):
-            each.constant = reader.scalar(_STRUCTURE, is_text=False)
+            each.constant = reader.constant()
         elif reader.take("~"):
-            each.default = reader.scalar(_STRUCTURE, is_text=False)
+            each.default = reader.constant()
         shape.fields.append(each)
         if reader.take(")"):
             return shape
@@ -358,8 +401,19 @@ class _Reader:
             return self._mixed_table()
         return self.inline(value=self.top)
 
+    def lines(self) -> list[Any]:
+        """Read values that stood on a line each."""
+        shape = self._named("[\n")
+        if shape is not None:
+            return self._table(shape)
+        self.expect("[\n")
+        return self._mixed_table()
+
     def inline(self, field: Field | None = None, value: Callable[[], Any] | None = None) -> Any:
         """Read a value within a row, with what the legend says about it; inner values by another function."""
+        if self.take(_EMBEDDED):
+            spaced = self.take(_EMBEDDED)
+            return Embedded(self.inline(), spaced)
         if self.take("{"):
             return self._pairs(value or self.inline)
         if self.take("["):
@@ -382,6 +436,12 @@ class _Reader:
         if is_text:
             return word
         return LITERALS[word] if word in LITERALS else Number(word) if is_number(word) else word
+
+    def constant(self) -> Any:
+        """Read a value of a legend."""
+        if self.take("{}"):
+            return Pairs()
+        return [] if self.take("[]") else self.scalar(_STRUCTURE, is_text=False)
 
     def _string(self) -> str:
         string, self.position = scanstring(self._text, self.position + 1, True)
@@ -488,7 +548,7 @@ class _Reader:
         return found
 
     def _cell(self, field: Field) -> Any:
-        if self._text[self.position : self.position + 1] in {"[", "{", "("} or self._shape_ahead(field):
+        if self._text[self.position : self.position + 1] in {"[", "{", "(", "%"} or self._shape_ahead(field):
             return self.inline(field)
         return self.scalar(frozenset("|\n"), is_text=field.is_text)
 

@@ -101,7 +101,7 @@ class Raising(Forgetful):
 @pytest.mark.parametrize(
     ("strategy", "content", "reason"),
     [
-        (Forgetful(), b"a text", "forgetful: would not restore the original"),
+        (Forgetful(), b"a text that is longer than the mark to beat", "forgetful: would not restore the original"),
         (Raising(), b"a text", "raising: RuntimeError: no"),
         (Raising(), b"\xff", "raising: not UTF-8"),
         (WhiteSpace(), b"a text", "white_space: does not apply"),
