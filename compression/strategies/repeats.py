@@ -6,8 +6,8 @@
     @x5
 
 A reference points to lines that stand literally where it says, never to another reference. `@=3-9` are lines of this
-text itself, as restored. Where lines begin with their number, as tools show files, `@=#12:3-40+2` are the same lines
-with numbers higher by 2: an edit further up moves what it does not change.
+text itself, as restored. Where lines begin with their number, as tools show files, `@=#12:3-40 +2` are the same lines
+with numbers higher by 2, if that is asked for: an edit further up moves what it does not change.
 """
 
 from __future__ import annotations
@@ -55,10 +55,13 @@ class Repeats(LosslessStrategy):
 
     Args:
         within: Whether the text's own lines may be referred to as well as held contents.
+        moved: Whether blocks whose line numbers all differ by the same may be referred to; their new numbers then
+            follow from the reference and are no longer written out.
     """
 
-    def __init__(self, *, within: bool = True) -> None:
+    def __init__(self, *, within: bool = True, moved: bool = False) -> None:
         self.within = within
+        self.moved = moved
 
     name = "repeats"
 
@@ -68,7 +71,7 @@ class Repeats(LosslessStrategy):
         mark = free_mark(text)
         if mark is None or (not item.held and (not self.within or len(lines) < 3)):
             return None
-        finder = _Finder(lines, [_index_of(held.content) for held in item.held], within=self.within)
+        finder = _Finder(lines, [_index_of(held.content) for held in item.held], within=self.within, moved=self.moved)
         parts, position, changed = [], 0, False
         while position < len(lines):
             run = finder.run(position) if self.within else 1
@@ -194,9 +197,11 @@ class _Finder:
         lines: The text.
         sources: What the receiver holds.
         within: Whether lines of the text that have been added count as well.
+        moved: Whether lines with other numbers count as well.
     """
 
-    def __init__(self, lines: Sequence[str], sources: Sequence[_Index], *, within: bool) -> None:
+    def __init__(self, lines: Sequence[str], sources: Sequence[_Index], *, within: bool, moved: bool) -> None:
+        self._moved = moved
         self._lines = lines
         self._sources = sources
         self._within = within
@@ -229,7 +234,7 @@ class _Finder:
     def _matches(self, position: int, line: str) -> Iterator[_Match]:
         for there in self._own.get(line, ()):
             yield _Match(_Place(-1, there), self._own_length(position, there))
-        numbered = _Numbered.read(line)
+        numbered = _Numbered.read(line) if self._moved else None
         for source, index in enumerate(self._sources):
             for there in index.places.get(line, ()):
                 yield _Match(_Place(source, there), self._length(position, index.lines, there, 0))

@@ -1,8 +1,8 @@
 """White space that follows a rule is written as the rule.
 
-    [white space: numbers right-aligned to 6]
-    1→import os
-    2→
+    [white space: numbers right-aligned to 6, then → not a blank]
+    1 import os
+    2 def main():
 
 stands for `     1→import os` and so on, as tools show files with line numbers. `line ends CRLF` says that each line
 end was a carriage return and a line feed; `tables padded` that the cells of Markdown tables were padded to the width of
@@ -29,6 +29,7 @@ MAX_DIGITS = 9
 CRLF = "line ends CRLF"
 PADDED = "tables padded"
 ALIGNED = "numbers right-aligned to "
+SHOWN = {"→": "then → not a blank", "\t": "then a tab not a blank"}
 
 
 class WhiteSpace(LosslessStrategy):
@@ -48,6 +49,10 @@ class WhiteSpace(LosslessStrategy):
         if width and not any(_stripped_number(line, width) for line in lines):
             lines = [line.lstrip(" ") if _is_aligned(line, width) else line for line in lines]
             rules.append(f"{ALIGNED}{width}")
+        sign = _behind_numbers(lines)
+        if sign:
+            lines = [_swapped(line, sign, " ") for line in lines]
+            rules.append(SHOWN[sign])
         narrow = _with_tables(lines, _narrow)
         if narrow != lines and _with_tables(narrow, _padded) == lines:
             lines = narrow
@@ -61,13 +66,13 @@ class WhiteSpace(LosslessStrategy):
         lines = body.split("\n")
         if PADDED in rules:
             lines = _with_tables(lines, _padded)
+        for sign, rule in SHOWN.items():
+            if rule in rules:
+                lines = [_swapped(line, " ", sign) for line in lines]
         for rule in rules:
             if rule.startswith(ALIGNED):
                 width = int(rule.removeprefix(ALIGNED))
-                lines = [
-                    " " * _stripped_number(line, width) + line if _stripped_number(line, width) else line
-                    for line in lines
-                ]
+                lines = [" " * _stripped_number(line, width) + line for line in lines]
         return ("\r\n" if CRLF in rules else "\n").join(lines)
 
 
@@ -96,6 +101,20 @@ def _is_aligned(line: str, width: int) -> bool:
     bare = line.lstrip(" ")
     digits = _leading_digits(bare)
     return 0 < digits < width and len(line) - len(bare) + digits == width
+
+
+def _behind_numbers(lines: Sequence[str]) -> str:
+    """Return what stands behind the numbers of a file's lines, if a blank could; empty otherwise."""
+    signs = [line[digits : digits + 1] for line in lines if (digits := _leading_digits(line))]
+    if " " in signs:
+        return ""
+    return next((sign for sign in SHOWN if signs.count(sign) >= MIN_NUMBERED_LINES), "")
+
+
+def _swapped(line: str, sign: str, other: str) -> str:
+    """Return a line with another sign behind its number."""
+    digits = _leading_digits(line)
+    return line[:digits] + other + line[digits + 1 :] if digits and line[digits : digits + 1] == sign else line
 
 
 def _stripped_number(line: str, width: int) -> int:
