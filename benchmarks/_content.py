@@ -9,7 +9,6 @@ once. Of each family those are taken whose SHA-256 is smallest, at most two of o
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.content import ContentClass, classify
@@ -19,6 +18,7 @@ from apportion.telemetry.reading import SkipLog
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from apportion.telemetry.events import WorkflowLog
 
@@ -87,7 +87,11 @@ def _chosen(contents: dict[str, Content], limit: int) -> Iterator[Content]:
     taken = 0
     for digest in sorted(contents):
         content = contents[digest]
-        if workflows[content.workflow] < PER_WORKFLOW and sources[content.source] < max(1, limit // 4) and taken < limit:
+        if (
+            workflows[content.workflow] < PER_WORKFLOW
+            and sources[content.source] < max(1, limit // 4)
+            and taken < limit
+        ):
             workflows[content.workflow] += 1
             sources[content.source] += 1
             taken += 1

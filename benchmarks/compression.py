@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from _content import FAMILIES, find_contents
 from _harness import Mark, arguments, percentile, report
-
 from apportion.compression.pipeline import Lossless, apply, load_strategies, restore
 from apportion.compression.strategies.types import Held, Item, Outcome, Query
 from apportion.compression.validation.facts import extract_facts, missing_facts
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from _content import Content
-
     from apportion.compression.strategies.types import Strategy
 
 MARKS = {"json": 58.0, "logs": 63.0, "chats": 23.0, "grep": 28.0, "total": 34.0}
@@ -57,7 +55,8 @@ def main() -> None:
     contents = find_contents(asked.paths, per_family=3 if asked.quick else 16)
     strategies, broken = load_strategies()
     strategies.setdefault("lossless", Lossless())
-    rows, marks = [], []
+    rows: list[dict[str, Any]] = []
+    marks: list[Mark] = []
     for name, strategy in sorted(strategies.items()):
         results = [measure(strategy, content) for content in contents]
         groups = {family: [each for each in results if each.family == family] for family in FAMILIES}
@@ -65,7 +64,11 @@ def main() -> None:
         rows += found.values() if name == "lossless" else [found["total"]]
         if name == "lossless":
             marks = [mark(family, found[family]) for family in MARKS if family in found]
-    notes = [asked.cut, "recoverable % of chats counts earlier messages as visible; literals need the expand tool", *broken]
+    notes = [
+        asked.cut,
+        "recoverable % of chats counts earlier messages as visible; literals need the expand tool",
+        *broken,
+    ]
     report("compression", rows, marks, packages=["apportion", "tiktoken"], file=asked.json, notes=notes)
 
 

@@ -62,10 +62,15 @@ def apply(strategy: Strategy, item: Item, query: Query, *, target_tokens: int | 
     Returns:
         What the strategy made, or the original and the reason why that was not used.
     """
+    return _guarded(strategy, item, query, target_tokens, proved=False)
+
+
+def _guarded(strategy: Strategy, item: Item, query: Query, target_tokens: int | None, *, proved: bool) -> Outcome:
+    """Run one strategy; `proved` tells that its `execute` has validated what it made."""
     name = getattr(strategy, "name", type(strategy).__name__)
     try:
         outcome = strategy.execute(item, target_tokens, query)
-        verdict = strategy.validate(item, outcome)
+        verdict = Verdict(accepted=True) if proved else strategy.validate(item, outcome)
         if not verdict:
             reason = f"{name}: refused: {verdict.reason}"
         elif outcome.original != item.content or not isinstance(outcome.content, bytes):
@@ -77,6 +82,12 @@ def apply(strategy: Strategy, item: Item, query: Query, *, target_tokens: int | 
     except Exception as error:  # noqa: BLE001  (a strategy of others may raise anything)
         reason = f"{name}: {type(error).__name__}: {error}"
     return Outcome.unchanged(item.content, query.count(item.content), reason)
+
+
+def _step(strategy: Strategy, item: Item, query: Query, target_tokens: int | None) -> Outcome:
+    """Run one strategy within another; those of ours that prove each result are not asked to do it again."""
+    proved = type(strategy).execute is LosslessStrategy.execute or isinstance(strategy, (Chain, Best, WithOrWithout))
+    return _guarded(strategy, item, query, target_tokens, proved=proved)
 
 
 class Composite(BaseStrategy):
@@ -121,16 +132,7 @@ class Chain(Composite):
         tokens = query.count(item.content)
         result = Outcome.unchanged(item.content, tokens)
         for strategy in self.strategies:
-            step = apply(strategy, _with_content(item, result.content), query, target_tokens=target_tokens)
-            result = Outcome(
-                step.content,
-                item.content,
-                step.tokens,
-                tokens,
-                result.steps + step.steps,
-                result.reasons + step.reasons,
-                result.handles + step.handles,
-            )
+            result = _joined(result, _step(strategy, _with_content(item, result.content), query, target_tokens))
         return result
 
 
@@ -139,12 +141,35 @@ class Best(Composite):
 
     def execute(self, item: Item, target_tokens: int | None, query: Query) -> Outcome:
         """Apply each strategy to the original and return the shortest result."""
-        outcomes = [apply(strategy, item, query, target_tokens=target_tokens) for strategy in self.strategies]
+        outcomes = [_step(strategy, item, query, target_tokens) for strategy in self.strategies]
         if not outcomes:
             return Outcome.unchanged(item.content, query.count(item.content), f"{self.name}: no strategies")
         best = min(outcomes, key=lambda outcome: outcome.tokens)
         reasons = tuple(reason for outcome in outcomes for reason in outcome.reasons)
         return replace(best, reasons=reasons)
+
+
+class WithOrWithout(Composite):
+    """A strategy and then another, or the other alone, whichever leaves fewer tokens.
+
+    Args:
+        first: What is tried; where it changes nothing, nothing is done twice.
+        rest: What is done in any case.
+        name: The name under which it is asked for.
+    """
+
+    def __init__(self, first: Strategy, rest: Strategy, *, name: str) -> None:
+        super().__init__((first, rest), name=name)
+
+    def execute(self, item: Item, target_tokens: int | None, query: Query) -> Outcome:
+        """Apply both in turn, and the second alone, and return the shorter result."""
+        first, rest = self.strategies
+        tried = _step(first, item, query, target_tokens)
+        alone = _step(rest, item, query, target_tokens)
+        if not tried.changed:
+            return replace(alone, reasons=tried.reasons + alone.reasons)
+        both = _joined(tried, _step(rest, _with_content(item, tried.content), query, target_tokens))
+        return both if both.tokens <= alone.tokens else alone
 
 
 class Lossless(Chain):
@@ -156,9 +181,22 @@ class Lossless(Chain):
     """
 
     def __init__(self) -> None:
-        held, structure = Repeats(within=False), (JsonColumns(), GrepGroups(), LogTemplates(), Repeats())
-        ways = (Chain([held, *structure], name="held_first"), Chain(structure, name="structure"))
-        super().__init__([WhiteSpace(), Best(ways, name="best")], name="lossless")
+        structure = Chain([JsonColumns(), GrepGroups(), LogTemplates(), Repeats()], name="structure")
+        held = WithOrWithout(Repeats(within=False), structure, name="held")
+        super().__init__([WhiteSpace(), held], name="lossless")
+
+
+def _joined(before: Outcome, step: Outcome) -> Outcome:
+    """Return the outcome of two steps, the second applied to what the first made."""
+    return Outcome(
+        step.content,
+        before.original,
+        step.tokens,
+        before.original_tokens,
+        before.steps + step.steps,
+        before.reasons + step.reasons,
+        before.handles + step.handles,
+    )
 
 
 def restore(result: Outcome, strategies: Iterable[Strategy], held: Sequence[Held] = ()) -> bytes:

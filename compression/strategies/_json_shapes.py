@@ -161,9 +161,8 @@ def _describe(shape: Shape, found: list[Pairs], shapes: dict[tuple[str, ...], Sh
             each.default = value
     wide = len(shape.shown) > WIDE
     for each in shape.fields:
-        if isinstance(each.default, str) and "\n" in each.default:
-            each.default = ABSENT
-        elif not wide and (not isinstance(each.default, str) or len(each.default) < MIN_DEFAULT_CHARS):
+        long = isinstance(each.default, str) and len(each.default) >= MIN_DEFAULT_CHARS
+        if not (long or wide) or (long and "\n" in each.default):
             each.default = ABSENT
 
 

@@ -170,7 +170,7 @@ def _decode(text: str, start: int) -> tuple[Any, int]:
 
 
 def embed(value: Any) -> Any:
-    """Return a value in which strings that are JSON themselves are read, as arguments of tool calls are.
+    r"""Return a value in which strings that are JSON themselves are read, as arguments of tool calls are.
 
     >>> write(embed('{"a":1.0}'), Style())
     '"{\\"a\\":1.0}"'

@@ -67,7 +67,9 @@ class Literals(BaseStrategy):
             restored = self.restore(result.content, result.handles)
         except Exception as error:  # noqa: BLE001  (a damaged form may provoke anything)
             return Verdict(accepted=False, reason=f"cannot be restored: {type(error).__name__}: {error}")
-        return verdict if restored == original.content else Verdict(accepted=False, reason="does not restore the original")
+        return (
+            verdict if restored == original.content else Verdict(accepted=False, reason="does not restore the original")
+        )
 
     def restore(self, content: bytes, handles: tuple[Handle, ...]) -> bytes:
         """Return the original of a content whose literals were folded, from the stubs in their order.
@@ -76,7 +78,8 @@ class Literals(BaseStrategy):
             StoreError: The store does not hold them.
             ValueError: A stub is missing.
         """
-        parts, position = [], 0
+        parts: list[bytes] = []
+        position = 0
         for handle in handles:
             stub = _stub(handle)
             found = content.index(stub, position)
@@ -85,7 +88,9 @@ class Literals(BaseStrategy):
         return b"".join([*parts, content[position:]])
 
     def _fold(self, item: Item) -> tuple[bytes, tuple[Handle, ...]]:
-        content, parts, handles, position = item.content, [], [], 0
+        content, position = item.content, 0
+        parts: list[bytes] = []
+        handles: list[Handle] = []
         for match in _pattern().finditer(content):
             start, end = match.span()
             if _reads_as_data(match[0]) and not any(pin.start < end and start < pin.end for pin in item.pinned):

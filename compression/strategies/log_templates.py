@@ -67,7 +67,13 @@ class _Template(NamedTuple):
 
     words: tuple[str | tuple[str, str], ...]
 
+    def around(self, position: int) -> tuple[str, str]:
+        """Return what stands before and behind the filling of a hole."""
+        word = self.words[position]
+        return ("", "") if isinstance(word, str) else word
+
     def spell(self, hole: str) -> str:
+        """Return the template with a sign for each hole."""
         return " ".join(word if isinstance(word, str) else f"{word[0]}{hole}{word[1]}" for word in self.words)
 
 
@@ -91,7 +97,9 @@ class LogTemplates(LosslessStrategy):
         lost = [fact for fact in lost if fact not in form]
         if not lost:
             return form
-        kept = {number: cluster for number, cluster in members.items() if not any(fact in lines[number] for fact in lost)}
+        kept = {
+            number: cluster for number, cluster in members.items() if not any(fact in lines[number] for fact in lost)
+        }
         return _form(lines, words, kept)
 
     def decode(self, form: str, held: Sequence[Held]) -> str:  # noqa: ARG002  (the form says it all)
@@ -113,11 +121,11 @@ def _clusters(words: Sequence[Sequence[str]]) -> dict[int, int]:
     buckets: dict[tuple[int, str | None], list[tuple[list[str | None], list[int]]]] = {}
     for mask, numbers in exact.items():
         bucket = buckets.setdefault((len(mask), mask[0]), [])
-        for pattern, found in bucket[:MAX_COMPARED]:
+        for pattern, joined in bucket[:MAX_COMPARED]:
             equal = sum(one is not None and one == other for one, other in zip(pattern, mask, strict=True))
             if equal >= MIN_SIMILARITY * sum(word is not None for word in mask) and equal:
                 pattern[:] = [one if one == other else None for one, other in zip(pattern, mask, strict=True)]
-                found += numbers
+                joined.extend(numbers)
                 break
         else:
             bucket.append((list(mask), list(numbers)))
@@ -139,11 +147,11 @@ def _with_tails(words: list[list[str]], members: dict[int, int]) -> dict[int, in
             leading = list(takewhile(_varies, line[:MAX_LEADING]))
             if leading and len(line) > len(leading):
                 groups.setdefault(tuple(word.translate(_DIGITS) for word in leading), []).append(number)
-    for cluster, (leading, found) in enumerate(groups.items(), max(members.values(), default=0) + 1):
+    for cluster, (mask, found) in enumerate(groups.items(), max(members.values(), default=0) + 1):
         if len(found) >= MIN_LINES:
             for number in found:
                 line = words[number]
-                words[number] = [*line[: len(leading)], " ".join(line[len(leading) :])]
+                words[number] = [*line[: len(mask)], " ".join(line[len(mask) :])]
                 members[number] = cluster
     return members
 
@@ -187,9 +195,7 @@ def _templates(words: Sequence[list[str]], members: dict[int, int]) -> dict[int,
     for number in sorted(members):
         lines.setdefault(members[number], []).append(words[number])
     templates = {cluster: _template(found) for cluster, found in lines.items() if len(found) >= MIN_CLUSTER_LINES}
-    return {
-        cluster: template for cluster, template in templates.items() if _pays(template, len(lines[cluster]))
-    }
+    return {cluster: template for cluster, template in templates.items() if _pays(template, len(lines[cluster]))}
 
 
 def _template(lines: Sequence[Sequence[str]]) -> _Template:
@@ -285,7 +291,7 @@ class _Filler:
         cells = []
         for position in _holes(template):
             key, filling = self._key(name, position), words[position]
-            before, behind = template.words[position]
+            before, behind = template.around(position)
             shown = filling[len(before) : len(filling) - len(behind)]
             same = self._above.get(key) == filling and len(shown) > 1
             cells.append(self._ditto if same else shown)
@@ -303,7 +309,7 @@ class _Filler:
         words, holes = list(template.words), _holes(template)
         cells = rest.split(" ", len(holes) - 1) if holes else []  # the last one may be the rest of its line
         for position, cell in zip(holes, cells, strict=True):
-            key, (before, behind) = self._key(name, position), template.words[position]
+            key, (before, behind) = self._key(name, position), template.around(position)
             filling = self._above[key] if cell == self._ditto else before + cell + behind
             words[position] = self._above[key] = filling
         return " ".join(words)  # type: ignore[arg-type]  # all holes are filled

@@ -100,9 +100,9 @@ class LosslessStrategy(BaseStrategy, ABC):
 
 
 def free_mark(text: str, marks: Iterable[str] = MARKS) -> str | None:
-    """Return the first mark with which no line of a text begins, or `None`.
+    r"""Return the first mark with which no line of a text begins, or `None`.
 
-    >>> free_mark("@here\\nthere")
+    >>> free_mark("@here\nthere")
     '~'
     """
     for mark in marks:

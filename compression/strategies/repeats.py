@@ -72,7 +72,8 @@ class Repeats(LosslessStrategy):
         if mark is None or (not item.held and (not self.within or len(lines) < 3)):
             return None
         finder = _Finder(lines, [_index_of(held.content) for held in item.held], within=self.within, moved=self.moved)
-        parts, position, changed = [], 0, False
+        parts: list[str] = []
+        position, changed = 0, False
         while position < len(lines):
             run = finder.run(position) if self.within else 1
             match = finder.longest(position)
@@ -223,7 +224,7 @@ class _Finder:
         return run if run > MIN_REPEATS or (run - 1) * (len(lines[position]) + 1) >= MIN_CHARS else 1
 
     def longest(self, position: int) -> _Match:
-        """Return the longest block from a position on that stands elsewhere; its length is 0 where that does not pay."""
+        """Return the longest block from a position on that stands elsewhere; of length 0 where that does not pay."""
         line = self._lines[position]
         best = _NO_MATCH
         for match in self._matches(position, line) if line else ():

@@ -161,12 +161,16 @@ def _narrow_cell(cell: str) -> str:
 
 def _padded(table: list[str]) -> list[str]:
     rows = [_cells(line) for line in table]
-    widths = [max(len(cell) for cell in column if not _is_rule(cell)) if any(
-        not _is_rule(cell) for cell in column) else 0 for column in zip(*rows, strict=True)]
+    widths = [
+        max(len(cell) for cell in column if not _is_rule(cell)) if any(not _is_rule(cell) for cell in column) else 0
+        for column in zip(*rows, strict=True)
+    ]
     return [
-        "|" + "|".join(
+        "|"
+        + "|".join(
             cell.ljust(width, "-" if cell == "---" else " ") if not _is_rule(cell) or cell == "---" else cell
             for cell, width in zip(row, widths, strict=True)
-        ) + "|"
+        )
+        + "|"
         for row in rows
     ]

@@ -1,3 +1,4 @@
+# ruff: noqa: ARG002  (the arguments are those of the protocol)
 from __future__ import annotations
 
 import json
@@ -61,7 +62,7 @@ class Short(BaseStrategy):
         outcome = self.execute(item, None, query)
         return Estimate(outcome.tokens, outcome.original_tokens, lossless=False)
 
-    def execute(self, item: Item, target_tokens: int | None, query: Query) -> Outcome:  # noqa: ARG002  (the protocol's)
+    def execute(self, item: Item, target_tokens: int | None, query: Query) -> Outcome:
         half = item.content[: len(item.content) // 2]
         before, after = query.count(item.content), query.count(half)
         if after >= before or any(pin not in half for pin in item.pins()):
@@ -79,7 +80,7 @@ class Raising(Short):
 class Growing(Short):
     name = "growing"
 
-    def execute(self, item: Item, target_tokens: int | None, query: Query) -> Outcome:  # noqa: ARG002  (the protocol's)
+    def execute(self, item: Item, target_tokens: int | None, query: Query) -> Outcome:
         tokens = query.count(item.content)
         return Outcome(item.content * 2, item.content, 2 * tokens, tokens, steps=(self.name,))
 

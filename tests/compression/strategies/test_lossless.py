@@ -1,5 +1,6 @@
 """Laws of all lossless strategies; what each does by itself is tested beside it."""
 
+# ruff: noqa: ARG002  (the arguments are those of the protocol)
 from __future__ import annotations
 
 import json
@@ -126,10 +127,16 @@ def test_damaged_forms_are_refused() -> None:
     rows = json.dumps([{"id": number, "name": f"name {number}"} for number in range(20)]).encode()
     item = Item(rows)
     outcome = JsonColumns().execute(item, None, Query())
-    for damaged in (outcome.content[:-1], outcome.content.replace(b"name 7", b"name 8"), b"", b"\xff", b"[json; @]\n@[1"):
+    for damaged in (
+        outcome.content[:-1],
+        outcome.content.replace(b"name 7", b"name 8"),
+        b"",
+        b"\xff",
+        b"[json; @]\n@[1",
+    ):
         verdict = JsonColumns().validate(item, replace(outcome, content=damaged))
         assert not verdict
-        assert verdict.reason in {"does not restore the original"} or "cannot be restored: " in (verdict.reason or "")
+        assert str(verdict.reason).startswith(("does not restore the original", "cannot be restored: "))
 
 
 def test_a_mark_is_one_with_which_no_line_begins() -> None:
