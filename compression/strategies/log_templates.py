@@ -15,6 +15,7 @@ are mostly the same, words with digits being taken as variable from the start.
 from __future__ import annotations
 
 from itertools import takewhile
+from operator import eq
 from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.compression.strategies.lossless import LosslessStrategy, split_form
@@ -117,18 +118,18 @@ def _clusters(words: Sequence[Sequence[str]]) -> dict[int, int]:
     exact: dict[tuple[str | None, ...], list[int]] = {}
     for number, line in enumerate(words):
         if len(line) > 1:
-            exact.setdefault(tuple(None if _varies(word) else word for word in line), []).append(number)
-    buckets: dict[tuple[int, str | None], list[tuple[list[str | None], list[int]]]] = {}
+            exact.setdefault(tuple([word if _NO_DIGIT(word) else None for word in line]), []).append(number)
+    buckets: dict[tuple[int, str | None], list[tuple[list[object], list[int]]]] = {}
     for mask, numbers in exact.items():
         bucket = buckets.setdefault((len(mask), mask[0]), [])
+        enough = max(1.0, MIN_SIMILARITY * (len(mask) - mask.count(None)))
         for pattern, joined in bucket[:MAX_COMPARED]:
-            equal = sum(one is not None and one == other for one, other in zip(pattern, mask, strict=True))
-            if equal >= MIN_SIMILARITY * sum(word is not None for word in mask) and equal:
-                pattern[:] = [one if one == other else None for one, other in zip(pattern, mask, strict=True)]
+            if sum(map(eq, pattern, mask)) >= enough:
+                pattern[:] = [one if one == other else _ANY for one, other in zip(pattern, mask, strict=True)]
                 joined.extend(numbers)
                 break
         else:
-            bucket.append((list(mask), list(numbers)))
+            bucket.append(([_ANY if word is None else word for word in mask], list(numbers)))
     clusters = (found for bucket in buckets.values() for _, found in bucket)
     large = [found for found in clusters if len(found) >= MIN_CLUSTER_LINES]
     return {number: cluster for cluster, found in enumerate(large) for number in found}
@@ -160,7 +161,11 @@ _DIGITS = str.maketrans("123456789", "0" * 9)
 
 
 def _varies(word: str) -> bool:
-    return not word.isalpha() and any(character.isdigit() for character in word)
+    return not _NO_DIGIT(word)
+
+
+_NO_DIGIT = frozenset("0123456789").isdisjoint
+_ANY = object()  # unlike any word
 
 
 def _form(lines: Sequence[str], words: Sequence[list[str]], members: dict[int, int]) -> str | None:
