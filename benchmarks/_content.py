@@ -3,7 +3,8 @@
 Tool results of 1,500 to 80,000 characters are sorted into families by what they look like (`family_of`); main
 conversations of 20,000 to 160,000 characters with a tool result are chats. Files under the given paths that end in
 `.json`, `.log`, `.txt`, `.md`, `.diff`, `.py` or `.ts` and have that size are contents as well. Equal contents count
-once. Of each family those are taken whose SHA-256 is smallest, at most two of one workflow and a quarter of one source.
+once. Of each family those are taken whose SHA-256 is smallest, at most two of one workflow and a quarter of one source;
+a file is a source of its own.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ def _files(path: Path) -> Iterator[Content]:
     for file in files:
         if file.suffix in SUFFIXES and MIN_CHARS <= file.stat().st_size <= MAX_CHARS:
             text = file.read_bytes().decode("utf-8", "replace")
-            yield Content(family_of(text), file.parent.name, str(file), (_message(text),))
+            yield Content(family_of(text), str(file), str(file), (_message(text),))
 
 
 def _chat(log: WorkflowLog) -> Iterator[Message]:

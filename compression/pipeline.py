@@ -175,15 +175,16 @@ class WithOrWithout(Composite):
 class Lossless(Chain):
     """Our lossless strategies in the order that saves most; the default for everybody who may not lose anything.
 
-    White space that follows a rule comes first, so that what is held is found again. Then either what stands elsewhere
-    is referred to and the rest written by its structure, or all by structure, whichever is shorter. All of it is
-    restored from the visible text. `literals` is not among them: what it folds is recoverable, not visible.
+    What the receiver holds is referred to, or not, whichever is shorter: before and after the white space that follows
+    a rule is left out, because what is held may have been sent either way. The rest is written by its structure. All
+    of it is restored from the visible text. `literals` is not among them: what it folds is recoverable, not visible.
     """
 
     def __init__(self) -> None:
+        held = Repeats(within=False)
         structure = Chain([JsonColumns(), GrepGroups(), LogTemplates(), Repeats()], name="structure")
-        held = WithOrWithout(Repeats(within=False), structure, name="held")
-        super().__init__([WhiteSpace(), held], name="lossless")
+        narrow = Chain([WhiteSpace(), WithOrWithout(held, structure, name="held")], name="narrow")
+        super().__init__([WithOrWithout(held, narrow, name="held_or_narrow")], name="lossless")
 
 
 def _joined(before: Outcome, step: Outcome) -> Outcome:

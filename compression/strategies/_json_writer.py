@@ -120,7 +120,8 @@ class Writer:
     def _cell(self, value: Any, field: Field) -> str:
         if isinstance(value, (list, Embedded)):
             return self.inline(value, field)
-        return self._scalar(value, ROW, is_text=field.is_text)
+        named = isinstance(value, str) and not field.is_text and "(" in value[1:4] and value[0].isupper()
+        return self._scalar(value, STRUCTURE if named else ROW, is_text=field.is_text)
 
     def _scalar(self, value: Any, ends: frozenset[str], *, is_text: bool) -> str:
         if isinstance(value, Number):

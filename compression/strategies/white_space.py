@@ -29,7 +29,8 @@ MAX_DIGITS = 9
 CRLF = "line ends CRLF"
 PADDED = "tables padded"
 ALIGNED = "numbers right-aligned to "
-SHOWN = {"→": "then → not a blank", "\t": "then a tab not a blank"}
+SHOWN = {"→": "then → not a blank", "\t": "then a tab not a blank", ": ": "then a colon and a blank"}
+"""What stands behind line numbers and is shown as a blank, with the rule that says so."""
 
 
 class WhiteSpace(LosslessStrategy):
@@ -105,16 +106,16 @@ def _is_aligned(line: str, width: int) -> bool:
 
 def _behind_numbers(lines: Sequence[str]) -> str:
     """Return what stands behind the numbers of a file's lines, if a blank could; empty otherwise."""
-    signs = [line[digits : digits + 1] for line in lines if (digits := _leading_digits(line))]
-    if " " in signs:
+    behind = [line[digits : digits + 2] for line in lines if (digits := _leading_digits(line))]
+    if any(each.startswith(" ") for each in behind):
         return ""
-    return next((sign for sign in SHOWN if signs.count(sign) >= MIN_NUMBERED_LINES), "")
+    return next((sign for sign in SHOWN if sum(each.startswith(sign) for each in behind) >= MIN_NUMBERED_LINES), "")
 
 
 def _swapped(line: str, sign: str, other: str) -> str:
     """Return a line with another sign behind its number."""
     digits = _leading_digits(line)
-    return line[:digits] + other + line[digits + 1 :] if digits and line[digits : digits + 1] == sign else line
+    return line[:digits] + other + line[digits + len(sign) :] if digits and line.startswith(sign, digits) else line
 
 
 def _stripped_number(line: str, width: int) -> int:
