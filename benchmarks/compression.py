@@ -17,10 +17,11 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from _content import FAMILIES, find_contents
-from _harness import Mark, arguments, percentile, report
+from _harness import Mark, arguments, percentile, report, time_calls
 from apportion.compression.pipeline import Lossless, apply, load_strategies, restore
 from apportion.compression.strategies.types import Held, Item, Outcome, Query
 from apportion.compression.validation.facts import extract_facts, missing_facts
+from apportion.testing import hostile_texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,6 +97,20 @@ def measure(strategy: Strategy, content: Content) -> Result:
     recovered = len(facts) if exact else len(facts) - len(missing)
     visible = len(facts) - len(missing)
     return Result(content.family, after, before, rewritable, len(facts), visible, recovered, exact, grown, cpu_ms)
+
+
+def growths(strategy: Strategy, size: int) -> dict[str, float]:
+    """Return by kind of hostile text how many times as long ten times the size takes, at least a millisecond each."""
+    query = Query(count=len)
+    found = {}
+    for kind in hostile_texts(10):
+        short, long = (Item(hostile_texts(each)[kind].encode()) for each in (size, 10 * size))
+        one, ten = (
+            min(time_calls([lambda item=item: apply(strategy, item, query)], repetitions=2).cpu_ms)
+            for item in (short, long)
+        )
+        found[kind] = ten / max(1.0, one)
+    return found
 
 
 def _comes_back(strategy: Strategy, outcome: Outcome, item: Item) -> bool:

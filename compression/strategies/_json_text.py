@@ -81,10 +81,12 @@ class Style(NamedTuple):
         """Return a spelling of the style that `parse` reads; empty for minified JSON.
 
         >>> Style(indent="  ", key=": ").words()
-        'indent2 key-spaced'
+        'indent2 spaced'
         """
         words = [] if self.indent is None else [f"indent{len(self.indent)}" if "\t" not in self.indent else "tab"]
-        names = {"item-spaced": self.item == ", ", "key-spaced": self.key == ": "}
+        items = self.indent is not None or self.item == ", "
+        names = {"spaced": items and self.key == ": ", "items-spaced": self.item == ", " and self.key == ":"}
+        names |= {"keys-spaced": not items and self.key == ": "}
         flags = names | {"ascii": self.ascii, "html": self.html, "slash": self.slash}
         return " ".join(words + [name for name, holds in flags.items() if holds])
 
@@ -98,14 +100,14 @@ class Style(NamedTuple):
         given = set(words.split())
         indents = {word for word in given if word.startswith("indent") or word == "tab"}
         rest = given - indents
-        if len(indents) > 1 or rest - {"item-spaced", "key-spaced", "ascii", "html", "slash"}:
+        if len(indents) > 1 or rest - {"spaced", "items-spaced", "keys-spaced", "ascii", "html", "slash"}:
             raise ValueError(f"unknown style {words!r}")
         word = indents.pop() if indents else None
         indent = None if word is None else "\t" if word == "tab" else " " * int(word[6:])
         return cls(
             indent,
-            ", " if "item-spaced" in rest else ",",
-            ": " if "key-spaced" in rest else ":",
+            ", " if "items-spaced" in rest or ("spaced" in rest and not indents) else ",",
+            ": " if "keys-spaced" in rest or "spaced" in rest else ":",
             *(flag in rest for flag in ("ascii", "html", "slash")),
         )
 

@@ -1,6 +1,6 @@
 """Log lines as templates and what fills their holes; the order of the lines stays.
 
-    [log 1; * is filled by the words of a row; > line as it was; " word as in the row above]
+    [log 1; * filled by rows; > as it was; " as above]
     A:* INFO server: request * from * done
     A 10:20:30 17 10.0.0.1
      " 18 10.0.0.7
@@ -185,7 +185,7 @@ def _form(lines: Sequence[str], words: Sequence[list[str]], members: dict[int, i
     filler = _Filler(ditto)
     body = [filler.row(*row) if row else _RAW + line for row, line in zip(rows, lines, strict=True)]
     legend = [f"{names[cluster]}:{template.spell(hole)}" for cluster, template in templates.items()]
-    head = f"[log {len(legend)}; {hole} is filled by the words of a row; {_RAW} line as it was; {ditto} word as above]"
+    head = f"[log {len(legend)}; {hole} filled by rows; {_RAW} as it was; {ditto} as above]"
     return "\n".join([head, *legend, *body])
 
 

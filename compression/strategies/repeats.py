@@ -1,12 +1,13 @@
 """Lines that stand somewhere already: further up in the same text, or in what the receiver holds.
 
-    [repeats: behind @, a line (x times again) or lines to be read again, counted from 1, here or in the message named]
+    [repeats: @=message:lines, @x times]
     @=#12:3-40
     a line
     @x5
 
-A reference points to lines that stand literally where it says, never to another reference. `@=3-9` are lines of this
-text itself, as restored. Where lines begin with their number, as tools show files, `@=#12:3-40 +2` are the same lines
+`@=#12:3-40` are lines 3 to 40 of what the receiver knows as #12, counted from 1; `@x5` is the line above, five
+times more. A reference points to lines that stand literally where it says, never to another reference. `@=3-9` are lines of
+this text itself, as restored. Where lines begin with their number, as tools show files, `@=#12:3-40 +2` are the same lines
 with numbers higher by 2, if that is asked for: an edit further up moves what it does not change.
 """
 
@@ -90,7 +91,7 @@ class Repeats(LosslessStrategy):
                 position += 1
                 continue
             changed = True
-        return f"[repeats: {mark}= {_HINT} {mark}x]\n" + "\n".join(parts) if changed else None
+        return f"[repeats: {mark}=message:lines, {mark}x times]\n" + "\n".join(parts) if changed else None
 
     def decode(self, form: str, held: Sequence[Held]) -> str:
         """Return the lines, each reference replaced by what it points to."""
@@ -110,9 +111,6 @@ class Repeats(LosslessStrategy):
             else:
                 lines.append(line)
         return "\n".join(lines)
-
-
-_HINT = "repeats lines of the message named, or of this text; so many times again:"
 
 
 class _Match(NamedTuple):

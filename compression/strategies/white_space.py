@@ -1,11 +1,11 @@
 """White space that follows a rule is written as the rule.
 
-    [white space: numbers right-aligned to 6, then → not a blank]
+    [white space: numbers right-aligned to 6, blank for →]
     1 import os
     2 def main():
 
-stands for `     1→import os` and so on, as tools show files with line numbers. `line ends CRLF` says that each line
-end was a carriage return and a line feed; `tables padded` that the cells of Markdown tables were padded to the width of
+stands for `     1→import os` and so on, as tools show files with line numbers. `CRLF` says that each line
+end was a carriage return and a line feed; `padded tables` that the cells of Markdown tables were padded to the width of
 their column.
 """
 
@@ -26,11 +26,11 @@ MIN_NUMBERED_LINES = 5
 MAX_DIGITS = 9
 """A longer run of digits is no line number."""
 
-CRLF = "line ends CRLF"
-PADDED = "tables padded"
+CRLF = "CRLF"
+PADDED = "padded tables"
 ALIGNED = "numbers right-aligned to "
-SHOWN = {"→": "then → not a blank", "\t": "then a tab not a blank", ": ": "then a colon and a blank"}
-"""What stands behind line numbers and is shown as a blank, with the rule that says so."""
+SHOWN = {"→": "blank for →", "\t": "blank for tab", ": ": "blank for colon"}
+"""What stood behind line numbers and is shown as a blank, with the rule that says so."""
 
 
 class WhiteSpace(LosslessStrategy):

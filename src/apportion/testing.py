@@ -158,6 +158,33 @@ def contents() -> SearchStrategy[bytes]:
     return st.binary(max_size=200) | (mixed | json_texts()).map(lambda text: text.encode("utf-8", "surrogatepass"))
 
 
+def hostile_texts(size: int) -> dict[str, str]:
+    """Return texts of about a size on which careless code takes time that grows faster than the text."""
+    numbers = range(size // 14)
+    return {
+        "brackets": "[" * size,
+        "braces": '{"a":' * (size // 5),
+        "bracket lines": "[{\n" * (size // 3),
+        "unclosed rows": '[{"a":1},\n' * (size // 10),
+        "quotes": '"' * size,
+        "one long word": "x" * size,
+        "equal lines": "same line of text\n" * (size // 18),
+        "two lines": "one line\nother line\n" * (size // 20),
+        "empty lines": "\n" * size,
+        "blanks": " " * size,
+        "many templates": "".join(f"w{'ab'[n % 2]} {chr(97 + n % 26)} {n} x y\n" for n in numbers),
+        "dashes": "a.b-1" * (size // 5),
+        "dash lines": "a/b.c-12-x-13-y\n" * (size // 16),
+        "digits": "1" * size,
+        "number lines": "".join(f"{n}→x\n" for n in range(size // 8)),
+        "JSON strings": "[" + ",".join(['"a\\nb\\nc"'] * (size // 10)) + "]",
+        "distinct objects": "[" + ",".join(f'{{"k{n}":1,"l{n}":2}}' for n in range(size // 20)) + "]",
+        "tables": "| a | b |\n" * (size // 10),
+        "error lines": "".join(f"ERROR: {n} it failed\n" for n in numbers),
+        "torn quotes": "".join(f'{n} took job "number {n}" from there\n' for n in range(size // 40)),
+    }
+
+
 def json_texts() -> SearchStrategy[str]:
     """Return JSON as others spell it: any white space, numbers and escapes of all kinds, duplicate keys, rows."""
     from hypothesis import strategies as st

@@ -63,10 +63,10 @@ def test_rows_stand_under_a_legend() -> None:
     ("options", "words"),
     [
         ({"separators": (",", ":")}, ""),
-        ({}, " item-spaced key-spaced"),
-        ({"indent": 2}, " indent2 key-spaced"),
-        ({"indent": 1}, " indent1 key-spaced"),
-        ({"indent": "\t"}, " tab key-spaced"),
+        ({}, " spaced"),
+        ({"indent": 2}, " indent2 spaced"),
+        ({"indent": 1}, " indent1 spaced"),
+        ({"indent": "\t"}, " tab spaced"),
     ],
 )
 def test_the_white_space_is_named_and_restored(options: dict[str, Any], words: str) -> None:
@@ -117,9 +117,7 @@ def test_duplicate_keys_stay() -> None:
 
 def test_text_of_several_lines_stands_at_the_end_as_it_is() -> None:
     form = form_of(json.dumps({"output": "first line\n  second\n", "exit_code": 0, "again": "first line\n  second\n"}))
-    assert form == (
-        "[json item-spaced key-spaced $3; @]\n@{output:$1,exit_code:0,again:$1}\n$1\nfirst line\n  second\n"
-    )
+    assert form == ("[json spaced $3; @]\n@{output:$1,exit_code:0,again:$1}\n$1\nfirst line\n  second\n")
 
 
 def test_json_inside_strings_is_written_like_the_rest() -> None:
@@ -137,7 +135,7 @@ def test_one_value_per_line_makes_one_table() -> None:
 
 def test_json_amid_text_is_found_and_the_text_stays() -> None:
     form = form_of(f"Status 200 [OK]\nresult: {json.dumps(ISSUES)}\n@user said so {{}}\n")
-    assert form.startswith("[json item-spaced key-spaced A(")
+    assert form.startswith("[json spaced A(")
     assert "Status 200 [OK]\nresult: ~A[\n" in form
     assert form.endswith("\n@user said so {}\n")
 

@@ -17,7 +17,7 @@ def test_lines_become_rows_of_the_words_that_differ() -> None:
         f"2026-01-02 10:20:3{number // 2} INFO srv: request id={number} of 10.0.0.{number} done" for number in range(8)
     ]
     assert form_of("\n".join([*lines, "bye"])).split("\n") == [
-        '[log 1; * is filled by the words of a row; > line as it was; " word as above]',
+        '[log 1; * filled by rows; > as it was; " as above]',
         "A:2026-01-02 * INFO srv: request id=* of * done",
         "A 10:20:30 0 10.0.0.0",
         ' " 1 10.0.0.1',
@@ -80,9 +80,9 @@ def test_a_line_whose_quoted_fact_would_be_torn_stays() -> None:
 def test_signs_that_the_text_uses_are_not_used_for_rows() -> None:
     lines = [f'* "quoted" {number} " {number} words of this line are all fixed' for number in range(10)]
     form = form_of("\n".join(lines))
-    assert form.startswith('[log 1; <> is filled by the words of a row; > line as it was; " word as above]')
+    assert form.startswith('[log 1; <> filled by rows; > as it was; " as above]')
     lines = [f'{number} " {chr(34) if number % 2 else "x"} words of this line are all fixed' for number in range(10)]
-    assert "; ^ word as above]" in form_of("\n".join(lines))
+    assert "; ^ as above]" in form_of("\n".join(lines))
 
 
 def test_prose_has_no_templates() -> None:

@@ -18,7 +18,7 @@ from apportion.compression.strategies.lossless import LosslessStrategy, free_mar
 from apportion.compression.strategies.repeats import Repeats
 from apportion.compression.strategies.types import Held, Item, Query, Span
 from apportion.compression.strategies.white_space import WhiteSpace
-from apportion.testing import check_strategy, contents, json_texts
+from apportion.testing import check_strategy, contents, hostile_texts, json_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -146,35 +146,13 @@ def test_a_mark_is_one_with_which_no_line_begins() -> None:
         split_form("[log 1]\n", "json")
 
 
-HOSTILE: dict[str, Callable[[int], str]] = {
-    "brackets": lambda size: "[" * size,
-    "braces": lambda size: '{"a":' * (size // 5),
-    "bracket lines": lambda size: "[{\n" * (size // 3),
-    "unclosed rows": lambda size: '[{"a":1},\n' * (size // 10),
-    "quotes": lambda size: '"' * size,
-    "one long word": lambda size: "x" * size,
-    "equal lines": lambda size: "same line of text\n" * (size // 18),
-    "two lines": lambda size: "one line\nother line\n" * (size // 20),
-    "empty lines": lambda size: "\n" * size,
-    "blanks": lambda size: " " * size,
-    "many templates": lambda size: "".join(f"w{'ab'[n % 2]} {chr(97 + n % 26)} {n} x y\n" for n in range(size // 14)),
-    "dashes": lambda size: "a.b-1" * (size // 5),
-    "dash lines": lambda size: "a/b.c-12-x-13-y\n" * (size // 16),
-    "digits": lambda size: "1" * size,
-    "number lines": lambda size: "".join(f"{n}→x\n" for n in range(size // 8)),
-    "JSON strings": lambda size: "[" + ",".join(['"a\\nb\\nc"'] * (size // 10)) + "]",
-    "distinct objects": lambda size: "[" + ",".join(f'{{"k{n}":1,"l{n}":2}}' for n in range(size // 20)) + "]",
-    "tables": lambda size: "| a | b |\n" * (size // 10),
-}
-
-
 @each_strategy
-@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize("kind", hostile_texts(100))
 def test_time_grows_no_faster_than_hostile_text(
     strategy: LosslessStrategy, kind: str, growth: Callable[..., float]
 ) -> None:
     def prepare(size: int) -> Callable[[], object]:
-        item = Item(HOSTILE[kind](size).encode())
+        item = Item(hostile_texts(size)[kind].encode())
         return lambda: strategy.execute(item, None, CHEAP)
 
     assert growth(prepare, 20_000) < 25
