@@ -13,6 +13,7 @@ from the visible result alone; *grown* are contents with more tokens than before
 
 from __future__ import annotations
 
+import gc
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -100,17 +101,22 @@ def measure(strategy: Strategy, content: Content) -> Result:
 
 
 def growths(strategy: Strategy, size: int) -> dict[str, float]:
-    """Return by kind of hostile text how many times as long ten times the size takes, at least a millisecond each."""
+    """Return by kind of hostile text how many times as long ten times the size takes, at least a millisecond each.
+
+    The garbage collector rests meanwhile, as in `timeit`: how often it runs depends on all else that is in memory.
+    """
+    gc.disable()
+    try:
+        return {kind: _growth(strategy, kind, size) for kind in hostile_texts(10)}
+    finally:
+        gc.enable()
+
+
+def _growth(strategy: Strategy, kind: str, size: int) -> float:
     query = Query(count=len)
-    found = {}
-    for kind in hostile_texts(10):
-        short, long = (Item(hostile_texts(each)[kind].encode()) for each in (size, 10 * size))
-        one, ten = (
-            min(time_calls([lambda item=item: apply(strategy, item, query)], repetitions=2).cpu_ms)
-            for item in (short, long)
-        )
-        found[kind] = ten / max(1.0, one)
-    return found
+    items = [Item(hostile_texts(each)[kind].encode()) for each in (size, 10 * size)]
+    one, ten = (min(time_calls([lambda item=item: apply(strategy, item, query)]).cpu_ms) for item in items)
+    return ten / max(1.0, one)
 
 
 def _comes_back(strategy: Strategy, outcome: Outcome, item: Item) -> bool:

@@ -5,10 +5,10 @@
     a line
     @x5
 
-`@=#12:3-40` are lines 3 to 40 of what the receiver knows as #12, counted from 1; `@x5` is the line above, five
-times more. A reference points to lines that stand literally where it says, never to another reference. `@=3-9` are lines of
-this text itself, as restored. Where lines begin with their number, as tools show files, `@=#12:3-40 +2` are the same lines
-with numbers higher by 2, if that is asked for: an edit further up moves what it does not change.
+`@=#12:3-40` are lines 3 to 40 of what the receiver knows as #12, counted from 1; `@=3-9` are lines of this text itself,
+as restored; `@x5` is the line above, five times more. A reference points to lines that stand literally where it says,
+never to another reference. Where lines begin with their number, as tools show files, `@=#12:3-40 +2` are the same
+lines with numbers higher by 2, if that is asked for: an edit further up moves what it does not change.
 """
 
 from __future__ import annotations
