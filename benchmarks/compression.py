@@ -66,6 +66,10 @@ def main() -> None:
         rows += found.values() if name == "lossless" else [found["total"]]
         if name == "lossless":
             marks = [mark(family, found[family]) for family in MARKS if family in found]
+    kind, growth = max(growths(Lossless(), 10_000 if asked.quick else 100_000).items(), key=lambda found: found[1])
+    marks.append(
+        Mark(f"time for ten times as much hostile text, worst kind ({kind})", growth, "x", "<= 12", growth <= 12)
+    )
     notes = [
         asked.cut,
         "recoverable % of chats counts earlier messages as visible; literals need the expand tool",

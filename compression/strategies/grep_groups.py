@@ -7,7 +7,7 @@
 
 stands for `src/app.py:12:def main():` and `src/app.py:40:    main()`. Context lines (`src/app.py-13-...`) and results
 without line numbers (`src/app.py:text`, shown as `:text`) are grouped too; any other line stays as it was. Where some
-paths are relative and some have a root in front, `+` stands for the root.
+paths are relative and some have a root in front, `+` marks the lines that lack the root.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ class GrepGroups(LosslessStrategy):
             return None
         hits = _hits(lines)
         root = _root(hits)
-        hits = [_under(root, hit) for hit in hits]
+        whole = {hit.path for hit in hits if hit}
+        hits = [
+            _Hit(root + hit.path, "+" + hit.rest) if hit and root + hit.path in whole and root else hit for hit in hits
+        ]
         parts: list[str] = []
         position = grouped = 0
         for path, found in groupby(hits, key=lambda hit: hit.path if hit else None):
@@ -63,14 +66,14 @@ class GrepGroups(LosslessStrategy):
             else:
                 parts += [_escaped(line, mark, root) for line in lines[position : position + count]]
             position += count
-        rooted = f", + for {root}" if root else ""
+        rooted = f", + without {root}" if root else ""
         return f"[grep by file{rooted}, paths behind {mark}]\n" + "\n".join(parts) if grouped else None
 
     def decode(self, form: str, held: Sequence[Held]) -> str:  # noqa: ARG002  (the form says it all)
         """Return the lines with their paths."""
         head, body = split_form(form, "grep")
         mark, path, lines = head.rpartition(" ")[2], "", []
-        root = head.partition(" + for ")[2].rpartition(", paths behind ")[0]
+        root = head.partition(" + without ")[2].rpartition(", paths behind ")[0]
         for line in body.split("\n"):
             if line.startswith(mark + _AS_IT_WAS):
                 lines.append(line[len(mark) + 1 :])
@@ -79,20 +82,13 @@ class GrepGroups(LosslessStrategy):
             else:
                 rest = line.removeprefix("+") if root else line
                 sign = _sign(rest)
-                under = root if sign and rest != line else ""
-                lines.append(under + path + sign + rest.removeprefix(":") if sign else line)
+                shown = path.removeprefix(root) if rest != line else path
+                lines.append(shown + sign + rest.removeprefix(":") if sign else line)
         return "\n".join(lines)
 
 
 def _escaped(line: str, mark: str, root: str) -> str:
     return f"{mark}{_AS_IT_WAS}{line}" if _sign(line.removeprefix("+") if root else line) else line
-
-
-def _under(root: str, hit: _Hit | None) -> _Hit | None:
-    """Return a result below the root with the rest of its path, and a sign in front that says so."""
-    if hit is None or not root or not hit.path.startswith(root):
-        return hit
-    return _Hit(hit.path[len(root) :], "+" + hit.rest)
 
 
 def _sign(rest: str) -> str:

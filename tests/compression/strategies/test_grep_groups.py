@@ -26,17 +26,15 @@ def test_results_stand_under_their_path() -> None:
 def test_context_lines_and_results_without_numbers_are_grouped() -> None:
     text = "a-1-b/x.py-11-before\na-1-b/x.py:12:hit\n--\na-1-b/x.py-13-after\nsrc/y.ts:text\nsrc/y.ts:more"
     assert form_of(text) == (
-        "[grep by file, paths behind @]\na-1-b/x.py-11-before\na-1-b/x.py:12:hit\n--\na-1-b/x.py-13-after\n"
+        "[grep by file, paths behind @]\n@a-1-b/x.py\n11-before\n12:hit\n--\na-1-b/x.py-13-after\n"
         "@src/y.ts\n:text\n:more"
-    ).replace("a-1-b/x.py-11-before\na-1-b/x.py:12:hit", "@a-1-b/x.py\n11-before\n12:hit").replace(
-        "--\na-1-b/x.py-13-after", "--\na-1-b/x.py-13-after"
     )
 
 
-def test_a_root_that_some_paths_have_is_written_once() -> None:
+def test_paths_with_and_without_a_root_stand_together() -> None:
     text = "cli/state.go:92:func\n/home/me/cli/state.go-93-x\n/home/me/cli/state.go-94-y\ncli/state.go:95:z"
     assert form_of(text) == (
-        "[grep by file, + for /home/me/, paths behind @]\n@cli/state.go\n92:func\n+93-x\n+94-y\n95:z"
+        "[grep by file, + without /home/me/, paths behind @]\n@/home/me/cli/state.go\n+92:func\n93-x\n94-y\n+95:z"
     )
 
 
