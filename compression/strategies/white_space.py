@@ -1,17 +1,18 @@
 """White space that follows a rule is written as the rule.
 
-    [white space: numbers right-aligned to 6, blank for →]
+    [space: %6d→]
     1 import os
     2 def main():
 
-stands for `     1→import os` and so on, as tools show files with line numbers. `CRLF` says that each line
-end was a carriage return and a line feed; `padded tables` that the cells of Markdown tables were padded to the width of
-their column.
+stands for `     1→import os` and so on, as tools show files with line numbers: the rule is how `printf` wrote them. A
+blank stands for what was behind the number, and nothing at all before a tab. `CRLF` says that each line end was a
+carriage return and a line feed; `padded tables` that the cells of Markdown tables were padded to the width of their
+column.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.compression.strategies.lossless import LosslessStrategy, split_form
 
@@ -28,9 +29,8 @@ MAX_DIGITS = 9
 
 CRLF = "CRLF"
 PADDED = "padded tables"
-ALIGNED = "numbers right-aligned to "
-SHOWN = {"→": "blank for →", "\t": "blank for tab", ": ": "blank for colon"}
-"""What stood behind line numbers and is shown as a blank, with the rule that says so."""
+SIGNS = {"→": "→", "\t": "\\t", ": ": ": %s"}
+"""What tools write behind line numbers, and how the rule spells it."""
 
 
 class WhiteSpace(LosslessStrategy):
@@ -46,34 +46,26 @@ class WhiteSpace(LosslessStrategy):
             if bare.replace("\n", "\r\n") == text:
                 text, rules = bare, [CRLF]
         lines = text.split("\n")
-        width = _number_width(lines)
-        if width and not any(_stripped_number(line, width) for line in lines):
-            lines = [line.lstrip(" ") if _is_aligned(line, width) else line for line in lines]
-            rules.append(f"{ALIGNED}{width}")
-        sign = _behind_numbers(lines)
-        if sign:
-            lines = [_swapped(line, sign, " ") for line in lines]
-            rules.append(SHOWN[sign])
+        numbering = _Numbering.of(lines)
+        if numbering.changes:
+            lines = [numbering.shorten(line) for line in lines]
+            rules.append(numbering.spell())
         narrow = _with_tables(lines, _narrow)
         if narrow != lines and _with_tables(narrow, _padded) == lines:
             lines = narrow
             rules.append(PADDED)
-        return f"[white space: {', '.join(rules)}]\n" + "\n".join(lines) if rules else None
+        return f"[space: {', '.join(rules)}]\n" + "\n".join(lines) if rules else None
 
     def decode(self, form: str, held: Sequence[Held]) -> str:  # noqa: ARG002  (the form says it all)
         """Return the text with its white space."""
-        head, body = split_form(form, "white space:")
+        head, body = split_form(form, "space:")
         rules = head.split(", ")
         lines = body.split("\n")
         if PADDED in rules:
             lines = _with_tables(lines, _padded)
-        for sign, rule in SHOWN.items():
-            if rule in rules:
-                lines = [_swapped(line, " ", sign) for line in lines]
         for rule in rules:
-            if rule.startswith(ALIGNED):
-                width = int(rule.removeprefix(ALIGNED))
-                lines = [" " * _stripped_number(line, width) + line for line in lines]
+            if rule.startswith("%"):
+                lines = list(map(_Numbering.parse(rule).restore, lines))
         return ("\r\n" if CRLF in rules else "\n").join(lines)
 
 
@@ -98,30 +90,72 @@ def _number_width(lines: Sequence[str]) -> int:
     return width if width and widths[width] >= MIN_NUMBERED_LINES else 0
 
 
+class _Numbering(NamedTuple):
+    """How line numbers were written.
+
+    Attributes:
+        width: To how many characters they were padded; 0 where they were not.
+        sign: What stood behind them and is left out; empty where nothing is.
+    """
+
+    width: int
+    sign: str
+
+    @classmethod
+    def of(cls, lines: Sequence[str]) -> _Numbering:
+        """Return the numbering of a text, as far as no line of it would be taken for another."""
+        width = _number_width(lines)
+        if any(0 < _leading_digits(line) < width for line in lines):
+            width = 0
+        behind = [rest for rest in (_behind_number(line, width) for line in lines) if rest]
+        signs = [sign for sign in SIGNS if sum(rest.startswith(sign) for rest in behind) >= MIN_NUMBERED_LINES]
+        sign = signs[0] if signs else ""
+        taken = (" ",) if sign == "\t" else (" ", "\t")
+        return cls(width, "" if any(rest.startswith(taken) for rest in behind) else sign)
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is left out."""
+        return bool(self.width or self.sign)
+
+    def spell(self) -> str:
+        """Return the numbering as `printf` has it."""
+        return f"%{self.width or ''}d{SIGNS.get(self.sign, '')}"
+
+    @classmethod
+    def parse(cls, rule: str) -> _Numbering:
+        """Return the numbering of a rule."""
+        width, _, spelled = rule[1:].partition("d")
+        return cls(int(width or 0), next((sign for sign, name in SIGNS.items() if name == spelled), ""))
+
+    def shorten(self, line: str) -> str:
+        """Return a line without the padding, and with a blank or nothing for the sign."""
+        if self.width and _is_aligned(line, self.width):
+            line = line.lstrip(" ")
+        digits = _leading_digits(line)
+        if not (digits and self.sign and line.startswith(self.sign, digits)):
+            return line
+        rest = line[digits + len(self.sign) :]
+        return line[:digits] + ("" if rest.startswith("\t") else " ") + rest
+
+    def restore(self, line: str) -> str:
+        """Return a line as it was."""
+        digits = _leading_digits(line)
+        if digits and self.sign and line.startswith((" ", "\t"), digits):
+            line = line[:digits] + self.sign + line[digits + (line[digits] == " ") :]
+        return " " * (self.width - digits) + line if digits else line
+
+
 def _is_aligned(line: str, width: int) -> bool:
     bare = line.lstrip(" ")
     digits = _leading_digits(bare)
     return 0 < digits < width and len(line) - len(bare) + digits == width
 
 
-def _behind_numbers(lines: Sequence[str]) -> str:
-    """Return what stands behind the numbers of a file's lines, if a blank could; empty otherwise."""
-    behind = [line[digits : digits + 2] for line in lines if (digits := _leading_digits(line))]
-    if any(each.startswith(" ") for each in behind):
-        return ""
-    return next((sign for sign in SHOWN if sum(each.startswith(sign) for each in behind) >= MIN_NUMBERED_LINES), "")
-
-
-def _swapped(line: str, sign: str, other: str) -> str:
-    """Return a line with another sign behind its number."""
-    digits = _leading_digits(line)
-    return line[:digits] + other + line[digits + len(sign) :] if digits and line.startswith(sign, digits) else line
-
-
-def _stripped_number(line: str, width: int) -> int:
-    """Return how many blanks were stripped from in front of a number; 0 where none were."""
-    digits = _leading_digits(line)
-    return width - digits if 0 < digits < width else 0
+def _behind_number(line: str, width: int) -> str:
+    """Return what follows the number of a line, padded to a width or not at all; empty where there is none."""
+    bare = line.lstrip(" ") if width and _is_aligned(line, width) else line
+    return bare[_leading_digits(bare) :] if _leading_digits(bare) else ""
 
 
 def _with_tables(lines: Sequence[str], change: object) -> list[str]:

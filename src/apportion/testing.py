@@ -219,7 +219,7 @@ def json_texts() -> SearchStrategy[str]:
 _ODD_LINES = (
     "", " ", "  ", "@", "@=1-3", "@x4", "@=", "~", "^ x", "> x", '"', "A", "A 1 2", "A:* x", " 1", "[json; @]",
     "[repeats: @",
-    "[log 1; * ", "[grep by file, paths behind @]", "[white space: line ends CRLF]", "12", "12:", ":x", "     7→x",
+    "[log 1; * ", "[grep by file, paths behind @]", "[space: CRLF]", "12", "12:", ":x", "     7→x",
     "8→x", "| a  | b |", "|----|---|", "| c  | d |", "--", "+12:x", "/r/a.py:1:x", "a.py:1:x", "a.py-2-x", "x" * 60,
 )  # fmt: skip
 
