@@ -6,16 +6,19 @@
     40:    main()
 
 stands for `src/app.py:12:def main():` and `src/app.py:40:    main()`. Context lines (`src/app.py-13-...`) and results
-without line numbers (`src/app.py:text`, shown as `:text`) are grouped too; any other line stays as it was. Where some
+without line numbers (`src/app.py:text`, shown as `:text`) are grouped too; any other line stays as it was, and so does
+one that reports an error. Where some
 paths are relative and some have a root in front, `+` marks the lines that lack the root.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.compression.strategies.lossless import LosslessStrategy, free_mark, split_form
+from apportion.compression.validation.facts import MAX_ERROR_LINE, error_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,23 +54,28 @@ class GrepGroups(LosslessStrategy):
         if mark is None:
             return None
         hits = _hits(lines)
+        if max(Counter(hit.path for hit in hits if hit).values(), default=0) < MIN_GROUP_LINES:
+            return None
+        errors = error_lines(text)
+        hits = [None if line.strip()[:MAX_ERROR_LINE] in errors else hit for line, hit in zip(lines, hits, strict=True)]
         root = _root(hits)
         whole = {hit.path for hit in hits if hit}
         hits = [
-            _Hit(root + hit.path, "+" + hit.rest) if hit and root + hit.path in whole and root else hit for hit in hits
+            _Hit(root + hit.path, "+" + hit.rest) if hit and root and root + hit.path in whole else hit for hit in hits
         ]
         parts: list[str] = []
-        position = grouped = 0
+        position, shown = 0, None
         for path, found in groupby(hits, key=lambda hit: hit.path if hit else None):
             count = len(group := list(found))
-            if path is not None and count >= MIN_GROUP_LINES:
-                parts += [mark + path, *(hit.rest for hit in group if hit)]
-                grouped += count
+            if path is not None and (path == shown or count >= MIN_GROUP_LINES):
+                parts += [mark + path] if path != shown else []
+                parts += [hit.rest for hit in group if hit]
+                shown = path
             else:
                 parts += [_escaped(line, mark, root) for line in lines[position : position + count]]
             position += count
         rooted = f", + without {root}" if root else ""
-        return f"[grep by file{rooted}, paths behind {mark}]\n" + "\n".join(parts) if grouped else None
+        return f"[grep by file{rooted}, paths behind {mark}]\n" + "\n".join(parts) if shown else None
 
     def decode(self, form: str, held: Sequence[Held]) -> str:  # noqa: ARG002  (the form says it all)
         """Return the lines with their paths."""

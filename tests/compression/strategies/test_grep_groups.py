@@ -26,9 +26,13 @@ def test_results_stand_under_their_path() -> None:
 def test_context_lines_and_results_without_numbers_are_grouped() -> None:
     text = "a-1-b/x.py-11-before\na-1-b/x.py:12:hit\n--\na-1-b/x.py-13-after\nsrc/y.ts:text\nsrc/y.ts:more"
     assert form_of(text) == (
-        "[grep by file, paths behind @]\n@a-1-b/x.py\n11-before\n12:hit\n--\na-1-b/x.py-13-after\n"
-        "@src/y.ts\n:text\n:more"
+        "[grep by file, paths behind @]\n@a-1-b/x.py\n11-before\n12:hit\n--\n13-after\n@src/y.ts\n:text\n:more"
     )
+
+
+def test_lines_that_report_an_error_stay_whole_amid_their_group() -> None:
+    text = "src/app.py:12:x\nsrc/app.py:13:y\nsrc/app.py:14:  raise ValueError: no\nsrc/app.py:15:z"
+    assert form_of(text).split("\n")[1:] == ["@src/app.py", "12:x", "13:y", text.split("\n")[2], "15:z"]
 
 
 def test_paths_with_and_without_a_root_stand_together() -> None:
