@@ -68,6 +68,17 @@ def test_forecasts_of_the_next_step_are_measured_beside_markov_chains(tmp_path: 
         assert len({row["forecasts"] for row in rows if (row["next"], row["source"]) == ("agent", source)}) == 1
 
 
+def test_the_benchmark_of_compression_shows_each_family_and_that_all_came_back(tmp_path: Path) -> None:
+    done = run("compression.py", ROOT / "fixtures" / "content", "--quick", "--json", tmp_path / "result.json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "result.json").read_text())
+    lossless = {row["family"]: row for row in result["rows"] if row["strategy"] == "lossless"}
+    assert set(lossless) == {"json", "logs", "grep", "diffs", "code", "docs", "total"}
+    assert all(row["exact"] == row["inputs"] and not row["grown"] for row in lossless.values())
+    assert lossless["total"]["recoverable %"] == 100
+    assert {"lossless, grep", "lossless, total"} < {mark["name"] for mark in result["marks"]}
+
+
 def test_problems_from_logs_are_skipped_with_a_message_where_there_are_none(harness: Any, tmp_path: Path) -> None:
     assert harness is not None  # puts the benchmarks on the path
     problems = importlib.import_module("_joint_problems")

@@ -12,9 +12,12 @@ inside is what an agent quotes. Every pattern runs in RE2, hence in linear time,
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import re2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MIN_QUOTE = 3
 """Characters of the shortest quoted string that counts as a fact."""
@@ -35,6 +38,7 @@ _COLOUR = r"\x1b\[[0-9;?]*[A-Za-z]"
 _DRIVE_PATH = r"\b[A-Za-z]:(?:\\[\w.@$~+-]+)+"
 _EMAIL = r"[\w.%+-]+@[A-Za-z][\w-]*(?:\.[\w-]+)*\.[A-Za-z]{2,}"
 _SINGLE_QUOTED = rf"\B'[^'\n]{{{MIN_QUOTE},{MAX_QUOTE}}}'\B"
+_CONTEXT_LINE = r"([^:]*\.[A-Za-z]\w*)-(\d+)-(?:[^./]*$|$)"  # of a search result: path-12-text
 _ERROR = (
     r"(?i:\b(?:error|fatal|panic))(?:\[\w+\])?[ \t]*:|\w(?:Error|Exception)[ \t]*:"
     r"|\b(?:ERROR|FATAL|FAIL|FAILED|FAILURE)\b|Traceback \(most recent call last\)"
@@ -55,6 +59,37 @@ def extract_facts(text: str) -> frozenset[str]:
     found = paths | _words(data) | _quotes(data) | _error_lines(data)
     found.discard(b"")
     return frozenset(b"\n".join(found).decode("utf-8", "replace").split("\n")) if found else frozenset()
+
+
+def error_lines(text: str) -> frozenset[str]:
+    """Return the distinct lines that report an error, without white space around them, cut to `MAX_ERROR_LINE`."""
+    return frozenset(line.decode() for line in _error_lines(text.encode("utf-8", "replace")))
+
+
+def missing_facts(facts: Iterable[str], text: str) -> frozenset[str]:
+    """Return the facts that a text does not show: it does not state them, nor hold them between other characters.
+
+    A fact that another notation shows without its quotes is shown; `12` is not shown by `123` or `x12`.
+
+    >>> sorted(missing_facts(["12", "a b", "src/app.py"], "x12 of a b|src/app.py"))
+    ['12']
+    """
+    return frozenset(fact for fact in frozenset(facts) - extract_facts(text) if not _shows(text, fact))
+
+
+def _shows(text: str, fact: str) -> bool:
+    start = text.find(fact)
+    while start >= 0:
+        end = start + len(fact)
+        begins = not (_joins(text[start - 1 : start]) and _joins(fact[:1]))
+        if begins and not (_joins(text[end : end + 1]) and _joins(fact[-1:])):
+            return True
+        start = text.find(fact, start + 1)
+    return False
+
+
+def _joins(character: str) -> bool:
+    return character.isalnum() or character == "_"
 
 
 def _without_noise(data: bytes) -> bytes:
@@ -129,6 +164,11 @@ def _canonical(found: set[bytes]) -> set[bytes]:
         elif fact[13:14] == b":":
             found.remove(fact)
             found.update((fact[:10], fact[11:]))
+    for fact in [fact for fact in found if fact[:1] != b"-" and b"-" in fact and b"." in fact]:
+        context = _pattern(_CONTEXT_LINE).match(fact)
+        if context:
+            found.remove(fact)
+            found.update(part for part in context.groups() if len(part) > 1)
     return found
 
 

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apportion.compression.validation.facts import MAX_ERROR_LINE, MAX_QUOTE, MAX_RUN, extract_facts
+from apportion.compression.validation.facts import (
+    MAX_ERROR_LINE,
+    MAX_QUOTE,
+    MAX_RUN,
+    error_lines,
+    extract_facts,
+    missing_facts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -235,3 +242,20 @@ def test_facts_do_not_depend_on_the_hash_seed() -> None:
 
 def _other(mark: str) -> str:
     return {"9": "1", "z": "a", "Z": "A"}.get(mark) or chr(ord(mark) + 1)
+
+
+def test_context_lines_of_a_search_hold_a_path_and_a_number() -> None:
+    text = "/home/me/cli/state.go-96-\tif x {\nsrc/a-1.b/app.py-107-    return None"
+    assert extract_facts(text) == {"/home/me/cli/state.go", "96", "src/a-1.b/app.py", "107"}
+    assert extract_facts("docker-compose-2-x.yml") == {"docker-compose-2-x.yml"}
+
+
+def test_error_lines_are_whole_lines() -> None:
+    assert error_lines("fine\n  ERROR: it failed\nfine") == {"ERROR: it failed"}
+
+
+def test_a_fact_is_missing_unless_it_stands_alone_somewhere() -> None:
+    facts = extract_facts('{"name": "Ada Byron", "size": 1234, "path": "src/app.py"}')
+    assert not missing_facts(facts, "name|Ada Byron|size|1234|path|src/app.py")
+    assert missing_facts(facts, "xname|Ada Byrons|size|12345|path|src/app.py2") == facts - {"size", "path"}
+    assert missing_facts([], "") == frozenset()

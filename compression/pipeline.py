@@ -1,0 +1,244 @@
+"""Strategies one after the other, or the best of several; both are strategies themselves.
+
+    strategies, broken = load_strategies()
+    outcome = Lossless().execute(Item(content), None, Query(task="fix the failing test"))
+
+Whatever goes wrong in a strategy (an exception, a refused validation, a content that grew), the content is as it was
+before that strategy, byte for byte, and the outcome says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from apportion.compression.strategies.grep_groups import GrepGroups
+from apportion.compression.strategies.json_columns import JsonColumns
+from apportion.compression.strategies.log_templates import LogTemplates
+from apportion.compression.strategies.lossless import LosslessStrategy
+from apportion.compression.strategies.repeats import Repeats
+from apportion.compression.strategies.types import (
+    BaseStrategy,
+    Estimate,
+    Item,
+    Outcome,
+    Query,
+    Span,
+    Strategy,
+    Verdict,
+)
+from apportion.compression.strategies.white_space import WhiteSpace
+from apportion.plugins import load_plugins
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from apportion.compression.strategies.types import Held
+
+GROUP = "apportion.strategies"
+"""Entry-point group under which strategies join."""
+
+
+def load_strategies() -> tuple[dict[str, Strategy], tuple[str, ...]]:
+    """Return all installed strategies by name, and what is wrong with those that cannot be used."""
+    strategies: dict[str, Strategy] = {}
+    broken: list[str] = []
+    for plugin in load_plugins(GROUP):
+        error = plugin.error
+        if error is None and not isinstance(plugin.value, Strategy):
+            error = f"{type(plugin.value).__name__} does not follow the strategy protocol"
+        if error is None and plugin.name in strategies:
+            error = "another strategy has this name"
+        if error is None:
+            strategies[plugin.name] = plugin.value
+        else:
+            broken.append(f"{plugin.distribution}:{plugin.name}: strategy does not load: {error}")
+    return strategies, tuple(broken)
+
+
+def apply(strategy: Strategy, item: Item, query: Query, *, target_tokens: int | None = None) -> Outcome:
+    """Run one strategy on an item and validate what it made; never raises.
+
+    Returns:
+        What the strategy made, or the original and the reason why that was not used.
+    """
+    return _guarded(strategy, item, query, target_tokens, proved=False)
+
+
+def _guarded(strategy: Strategy, item: Item, query: Query, target_tokens: int | None, *, proved: bool) -> Outcome:
+    """Run one strategy; `proved` tells that its `execute` has validated what it made."""
+    name = getattr(strategy, "name", type(strategy).__name__)
+    try:
+        outcome = strategy.execute(item, target_tokens, query)
+        verdict = Verdict(accepted=True) if proved else strategy.validate(item, outcome)
+        if not verdict:
+            reason = f"{name}: refused: {verdict.reason}"
+        elif outcome.original != item.content or not isinstance(outcome.content, bytes):
+            reason = f"{name}: refused: not a result of this item"
+        elif outcome.changed and (grown := query.count(outcome.content) - query.count(item.content)) > 0:
+            reason = f"{name}: refused: grew by {grown} tokens"
+        else:
+            return outcome
+    except Exception as error:  # noqa: BLE001  (a strategy of others may raise anything)
+        reason = f"{name}: {type(error).__name__}: {error}"
+    return Outcome.unchanged(item.content, query.count(item.content), reason)
+
+
+def _step(strategy: Strategy, item: Item, query: Query, target_tokens: int | None) -> Outcome:
+    """Run one strategy within another; those of ours that prove each result are not asked to do it again."""
+    proved = type(strategy).execute is LosslessStrategy.execute or isinstance(strategy, (Chain, Best, WithOrWithout))
+    return _guarded(strategy, item, query, target_tokens, proved=proved)
+
+
+class Composite(BaseStrategy):
+    """A strategy made of others.
+
+    Args:
+        strategies: Those that it is made of, in their order.
+        name: The name under which it is asked for.
+    """
+
+    def __init__(self, strategies: Iterable[Strategy], *, name: str) -> None:
+        self.strategies = tuple(strategies)
+        self.name = name
+
+    def execute(self, item: Item, target_tokens: int | None, query: Query) -> Outcome:
+        """Make an item shorter."""
+        raise NotImplementedError
+
+    def estimate(self, item: Item, query: Query) -> Estimate:
+        """Say exactly what `execute` makes of an item, by doing it."""
+        outcome = self.execute(item, None, query)
+        return Estimate(outcome.tokens, outcome.original_tokens, lossless=_is_lossless(outcome, self.strategies))
+
+    def validate(self, original: Item, result: Outcome) -> Verdict:
+        """Accept what the rules for all strategies accept, and what restores the original where that is visible."""
+        verdict = super().validate(original, result)
+        if not verdict or not result.changed or not _is_lossless(result, self.strategies):
+            return verdict
+        try:
+            restored = restore(result, self.strategies, original.held)
+        except Exception as error:  # noqa: BLE001  (a damaged form may provoke anything)
+            return Verdict(accepted=False, reason=f"cannot be restored: {type(error).__name__}: {error}")
+        same = restored == original.content
+        return verdict if same else Verdict(accepted=False, reason="does not restore the original")
+
+
+class Chain(Composite):
+    """Strategies that are applied one after the other, each to what the one before it made."""
+
+    def execute(self, item: Item, target_tokens: int | None, query: Query) -> Outcome:
+        """Apply each strategy to what the one before it made."""
+        tokens = query.count(item.content)
+        result = Outcome.unchanged(item.content, tokens)
+        for strategy in self.strategies:
+            result = _joined(result, _step(strategy, _with_content(item, result.content), query, target_tokens))
+        return result
+
+
+class Best(Composite):
+    """Of several strategies the one that leaves the fewest tokens; the first of equals."""
+
+    def execute(self, item: Item, target_tokens: int | None, query: Query) -> Outcome:
+        """Apply each strategy to the original and return the shortest result."""
+        outcomes = [_step(strategy, item, query, target_tokens) for strategy in self.strategies]
+        if not outcomes:
+            return Outcome.unchanged(item.content, query.count(item.content), f"{self.name}: no strategies")
+        best = min(outcomes, key=lambda outcome: outcome.tokens)
+        reasons = tuple(reason for outcome in outcomes for reason in outcome.reasons)
+        return replace(best, reasons=reasons)
+
+
+class WithOrWithout(Composite):
+    """A strategy and then another, or the other alone, whichever leaves fewer tokens.
+
+    Args:
+        first: What is tried; where it changes nothing, nothing is done twice.
+        rest: What is done in any case.
+        name: The name under which it is asked for.
+    """
+
+    def __init__(self, first: Strategy, rest: Strategy, *, name: str) -> None:
+        super().__init__((first, rest), name=name)
+
+    def execute(self, item: Item, target_tokens: int | None, query: Query) -> Outcome:
+        """Apply both in turn, and the second alone, and return the shorter result."""
+        first, rest = self.strategies
+        tried = _step(first, item, query, target_tokens)
+        alone = _step(rest, item, query, target_tokens)
+        if not tried.changed:
+            return replace(alone, reasons=tried.reasons + alone.reasons)
+        both = _joined(tried, _step(rest, _with_content(item, tried.content), query, target_tokens))
+        return both if both.tokens <= alone.tokens else alone
+
+
+class Lossless(Chain):
+    """Our lossless strategies in the order that saves most; the default for everybody who may not lose anything.
+
+    What the receiver holds is referred to, or not, whichever is shorter: before and after the white space that follows
+    a rule is left out, because what is held may have been sent either way. The rest is written by its structure. All
+    of it is restored from the visible text. `literals` is not among them: what it folds is recoverable, not visible.
+    """
+
+    def __init__(self) -> None:
+        held = Repeats(within=False)
+        structure = Chain([JsonColumns(), GrepGroups(), LogTemplates(), Repeats()], name="structure")
+        narrow = Chain([WhiteSpace(), WithOrWithout(held, structure, name="held")], name="narrow")
+        super().__init__([WithOrWithout(held, narrow, name="held_or_narrow")], name="lossless")
+
+
+def _joined(before: Outcome, step: Outcome) -> Outcome:
+    """Return the outcome of two steps, the second applied to what the first made."""
+    return Outcome(
+        step.content,
+        before.original,
+        step.tokens,
+        before.original_tokens,
+        before.steps + step.steps,
+        before.reasons + step.reasons,
+        before.handles + step.handles,
+    )
+
+
+def restore(result: Outcome, strategies: Iterable[Strategy], held: Sequence[Held] = ()) -> bytes:
+    """Return the original of a result from its content alone: each step is undone, the last one first.
+
+    Args:
+        result: What strategies made; only its content and steps are looked at.
+        strategies: Those that may have made it, by themselves or inside others.
+        held: What the receiver had, as it was then.
+
+    Raises:
+        ValueError: The content is not what the steps made, or a step cannot be undone from the content alone.
+    """
+    leaves = _leaves(strategies)
+    content = result.content
+    for name in reversed(result.steps):
+        strategy = leaves.get(name)
+        if not isinstance(strategy, LosslessStrategy):
+            raise ValueError(f"{name} cannot be undone from the content alone")  # noqa: TRY004  (it is the result's)
+        content = strategy.restore(content, held)
+    return content
+
+
+def _leaves(strategies: Iterable[Strategy]) -> dict[str, Strategy]:
+    found: dict[str, Strategy] = {}
+    for strategy in strategies:
+        if isinstance(strategy, Composite):
+            found.update(_leaves(strategy.strategies))
+        else:
+            found[strategy.name] = strategy
+    return found
+
+
+def _is_lossless(outcome: Outcome, strategies: Iterable[Strategy]) -> bool:
+    leaves = _leaves(strategies)
+    return all(isinstance(leaves.get(name), LosslessStrategy) for name in outcome.steps)
+
+
+def _with_content(item: Item, content: bytes) -> Item:
+    """Return the item with what a strategy made of it; its pins are where they now stand."""
+    if content == item.content:
+        return item
+    starts = [(content.index(pin), len(pin)) for pin in item.pins()]
+    return replace(item, content=content, pinned=tuple(Span(start, start + size) for start, size in starts))

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from apportion.compression.strategies.log_templates import LogTemplates
+from apportion.compression.strategies.types import Item, Query
+from apportion.compression.validation.facts import extract_facts, missing_facts
+
+
+def form_of(text: str) -> str:
+    form = LogTemplates().encode(text, Item(text.encode()), Query())
+    assert form is not None
+    assert LogTemplates().decode(form, ()) == text
+    return form
+
+
+def test_lines_become_rows_of_the_words_that_differ() -> None:
+    lines = [
+        f"2026-01-02 10:20:3{number // 2} INFO srv: request id={number} of 10.0.0.{number} done" for number in range(8)
+    ]
+    assert form_of("\n".join([*lines, "bye"])).split("\n") == [
+        '[log 1; * filled by rows; > as it was; " as above]',
+        "A:2026-01-02 * INFO srv: request id=* of * done",
+        "A 10:20:30 0 10.0.0.0",
+        ' " 1 10.0.0.1',
+        " 10:20:31 2 10.0.0.2",
+        ' " 3 10.0.0.3',
+        " 10:20:32 4 10.0.0.4",
+        ' " 5 10.0.0.5',
+        " 10:20:33 6 10.0.0.6",
+        ' " 7 10.0.0.7',
+        ">bye",
+    ]
+
+
+def test_the_order_of_interleaved_templates_stays() -> None:
+    lines = [
+        f"{number}: worker {number} starts task {number * 3}"
+        if number % 2
+        else f"{number}: memory {number} MB is in use now"
+        for number in range(20)
+    ]
+    rows = form_of("\n".join(lines)).split("\n")[3:]
+    assert [row[0] for row in rows] == ["A", "B"] * 10
+
+
+def test_lines_that_share_their_beginning_only_have_the_rest_as_one_word() -> None:
+    said = [
+        "cloning the repository",
+        "done",
+        "now at 3fa9c2d1 of main",
+        "installing what is needed for it",
+        "x y",
+        "ok then",
+    ]
+    lines = [f"2026-06-18T05:53:{number + 50}.640242Z {text}" for number, text in enumerate(said)]
+    lines += [f"{line} again and {'again ' * number}" for number, line in enumerate(lines, 1)]
+    assert form_of("\n".join(lines)).split("\n")[1:4] == [
+        "A:2026-06-18T* *",
+        "A 05:53:50.640242Z cloning the repository",
+        " 05:53:51.640242Z done",
+    ]
+
+
+def test_error_lines_and_all_facts_stay_whole() -> None:
+    lines = [
+        f"10:00:{number:02} node {number} of cluster-7 replied in {number}.5ms as expected" for number in range(20)
+    ]
+    lines[7] = "10:00:07 ERROR node 7 of cluster-7 replied in 9999.5ms as expected"
+    text = "\n".join(lines)
+    form = form_of(text)
+    assert ">" + lines[7] in form
+    assert not missing_facts(extract_facts(text), form)
+
+
+def test_a_line_whose_quoted_fact_would_be_torn_stays() -> None:
+    lines = [f'{number} took job "build number {number}" from the queue of the day' for number in range(10, 30)]
+    form = LogTemplates().encode("\n".join(lines), Item(b""), Query())
+    assert form is None or all(f'"build number {number}"' in form for number in range(10, 30))
+
+
+def test_signs_that_the_text_uses_are_not_used_for_rows() -> None:
+    lines = [f'* "quoted" {number} " {number} words of this line are all fixed' for number in range(10)]
+    form = form_of("\n".join(lines))
+    assert form.startswith('[log 1; <> filled by rows; > as it was; " as above]')
+    lines = [f'{number} " {chr(34) if number % 2 else "x"} words of this line are all fixed' for number in range(10)]
+    assert "; ^ as above]" in form_of("\n".join(lines))
+
+
+def test_prose_has_no_templates() -> None:
+    text = (
+        "One line.\nAnother one here.\n\nAnd this is a third, which is longer.\nA fourth.\nThe fifth.\nThe sixth one."
+    )
+    assert LogTemplates().encode(text, Item(text.encode()), Query()) is None
+    assert LogTemplates().encode("a 1\na 2", Item(b"a 1\na 2"), Query()) is None
