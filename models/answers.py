@@ -11,7 +11,7 @@ from apportion.models.calibration import LEVELS
 from apportion.models.features import MAIN, SUB, Caller
 from apportion.models.priors import MAX_TOKENS
 from apportion.models.quantiles import QuantileModel, Rows
-from apportion.models.shrinkage import chain, quantiles
+from apportion.models.shrinkage import chain, quantiles, shared_chain
 from apportion.records import Demand
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def groups_of(role: str, caller: Caller | None) -> tuple[str, ...]:
     """
     if role not in {MAIN, SUB}:
         raise InputError(f"nothing is known about the role {role!r}", hint=f"Known roles: {MAIN}, {SUB}")
-    return chain(caller) if caller is not None else ("all", f"all/{role}")
+    return chain(caller) if caller is not None else shared_chain(role)
 
 
 def median_of(values: NDArray[np.float64], weights: NDArray[np.float64] | None = None) -> int:

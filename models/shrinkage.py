@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 ATOMS = 64
 """How many observations represent a distribution: enough for its 5 % and 95 % quantiles."""
 
+ROOT = "all"
+"""The group to which everybody belongs."""
+
+SHARED = 2
+"""So many groups at the head of a chain hold callers of any framework."""
+
 WEIGHT = 5.0
 """How many workflows the group above is worth."""
 
@@ -31,17 +37,38 @@ def chain(caller: Caller) -> tuple[str, ...]:
 
     >>> from apportion.models.features import Caller
     >>> chain(Caller("codex-cli", "shop", "main", "main", "gpt-5.5"))[:4]
-    ('all', 'all/main', 'codex-cli/main', 'codex-cli/main/main')
+    ('all', 'all main', 'codex-cli/main', 'codex-cli/main/main')
     """
-    framework, source, agent, role, model = caller
+    framework, source, agent, role, model = map(_escaped, caller)
     return (
-        "all",
-        f"all/{role}",
+        *shared_chain(role),
         f"{framework}/{role}",
         f"{framework}/{role}/{agent}",
         f"{framework}/{role}/{agent}/{model}",
         f"{framework}/{role}/{agent}/{model}/{source}",
     )
+
+
+def shared_chain(role: str) -> tuple[str, ...]:
+    """Return the groups to which all callers of a role belong, whatever their framework.
+
+    Those of a framework have a slash in their names, so that none can be taken for these.
+    """
+    return ROOT, f"{ROOT} {role}"
+
+
+def framework_of(groups: Sequence[str]) -> str:
+    """Return the framework of a chain, or nothing where it names none.
+
+    >>> framework_of(("all", "all main", "codex-cli/main")), framework_of(("all", "all main"))
+    ('codex-cli', '')
+    """
+    return groups[SHARED].partition("/")[0] if len(groups) > SHARED else ""
+
+
+def _escaped(name: str | None) -> str:
+    """Return a name without slashes, so that different callers never share a group by their names alone."""
+    return str(name).replace("~", "~0").replace("/", "~1")
 
 
 class Shrinkage:

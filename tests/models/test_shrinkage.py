@@ -11,6 +11,7 @@ from apportion.models.features import Caller
 from apportion.models.shrinkage import ATOMS, Shrinkage, chain, quantiles
 
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
+names = st.sampled_from(["all", "all main", "main", "a", "a/b", "b", "b/c", "c", "~", "~1", ""])
 numbers = st.lists(st.floats(0, 20), min_size=1, max_size=40)
 
 
@@ -95,4 +96,16 @@ def test_each_group_is_kept_in_the_same_small_size() -> None:
 
 def test_a_chain_ends_at_the_project_and_names_what_stands_above() -> None:
     groups = chain(Caller("f", "project", "agent", "sub", None))
-    assert groups == ("all", "all/sub", "f/sub", "f/sub/agent", "f/sub/agent/None", "f/sub/agent/None/project")
+    assert groups == ("all", "all sub", "f/sub", "f/sub/agent", "f/sub/agent/None", "f/sub/agent/None/project")
+
+
+@given(
+    st.lists(st.builds(Caller, names, names, names, st.sampled_from(["main", "sub"]), st.none() | names), min_size=1)
+)
+def test_a_group_always_has_the_same_ones_above_it_whatever_callers_are_called(callers: list[Caller]) -> None:
+    above: dict[str, tuple[str, ...]] = {}
+    for groups in map(chain, callers):
+        assert len(set(groups)) == len(groups)
+        for depth, group in enumerate(groups):
+            assert above.setdefault(group, groups[:depth]) == groups[:depth]
+    Shrinkage().fit([*map(chain, callers)], np.ones((len(callers), 1)), [*range(len(callers))])
