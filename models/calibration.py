@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from apportion.models.shrinkage import quantiles
+
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
@@ -76,6 +78,22 @@ def conformal_offsets(residuals: NDArray[np.float64], workflows: Sequence[Hashab
         size = effective_size(residuals[:, column], workflows)
         found[column] = np.quantile(residuals[:, column], conformal_level(level, size), method=method)
     return found
+
+
+def even_offsets(residuals: NDArray[np.float64], group: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return by how much each quantile has to move where all groups count alike, shape (len(LEVELS),).
+
+    A group that is new resembles some of those that were seen, the small ones as likely as the large ones. How well
+    that holds depends on how many there were: no correction for a finite sample makes up for few.
+
+    Args:
+        residuals: Value minus each quantile, shape (n, len(LEVELS)), found without the value's group.
+        group: Number of the group of each value, shape (n,).
+    """
+    weights = 1.0 / np.bincount(group)[group]
+    shares = (weights / weights.sum())[None]
+    found = [quantiles(residuals[:, [column]].T, shares, (level,))[0, 0] for column, level in enumerate(LEVELS)]
+    return np.array(found)
 
 
 class Conformal:

@@ -23,7 +23,7 @@ from apportion.models.pooling import Pooling
 from apportion.models.priors import PRIORS, PROBABILITIES, Mixture, PriorDemand, StageUse
 from apportion.models.quantiles import FOLDS, Measure, QuantileModel, Rows
 from apportion.models.rows import call_rows, overhead_rows, pool_rows, run_rows, span_rows, use_values
-from apportion.models.shrinkage import Shrinkage, chain
+from apportion.models.shrinkage import ROOT, Shrinkage, chain
 from apportion.models.states import part_from, state_of
 
 if TYPE_CHECKING:
@@ -352,6 +352,10 @@ class DemandModel:
             part = part_from(state["parts"][name])
             if not (isinstance(part, kind) or (part is None and optional)):
                 raise ValueError(f"{name} is no {kind.__name__}")
+            if isinstance(part, QuantileModel) and part.measure != _MEASURES[name]:
+                raise ValueError(f"{name} does not measure {_MEASURES[name]}")
+            if isinstance(part, Shrinkage) and part.atoms_[ROOT].shape[1] != 1:
+                raise ValueError(f"{name} holds more than one number for each observation")
             setattr(made, name, part)
         return made
 
@@ -365,9 +369,15 @@ class DemandModel:
         return median_of(self.overhead_.atoms(chain(caller))[:, 0])
 
 
+_MEASURES = {
+    "run_": Measure.RUN,
+    **dict.fromkeys(("calls_", "output_", "growth_"), Measure.COUNT),
+    **dict.fromkeys(("stage_", "workflow_"), Measure.MULTIPLE),
+}
+"""What the observations are from which quantiles are learned."""
+
 _PARTS: dict[str, tuple[type, bool]] = {
-    **{f"{name}_": (QuantileModel, name == "growth") for name in ("run", "calls", "output", "growth")},
-    **{f"{name}_": (QuantileModel, False) for name in ("stage", "workflow")},
+    **{name: (QuantileModel, name == "growth_") for name in _MEASURES},
     **{f"{name}_pool_": (Pooling, False) for name in ("stage", "workflow")},
     "overhead_": (Shrinkage, True),
 }

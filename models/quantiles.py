@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apportion.models.boosting import CORNERS, Boosting
-from apportion.models.calibration import LEVELS, Conformal, pinball
-from apportion.models.shrinkage import Shrinkage, quantiles
+from apportion.models.calibration import LEVELS, Conformal, even_offsets, pinball
+from apportion.models.shrinkage import SHARED, Shrinkage, framework_of, quantiles
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,6 +56,11 @@ class Measure(StrEnum):
 
     RUN = "run"
     """(calls n, growth g, output o): ln of n C + g n (n - 1) / 2 + n o."""
+
+    @property
+    def columns(self) -> int:
+        """How many numbers an observation has."""
+        return 3 if self is Measure.RUN else 1
 
     def of(self, values: NDArray[np.float64], prompts: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the logarithms of shape s, given observations, shape (*s, d), and prompt tokens that fit to s."""
@@ -130,6 +135,8 @@ class QuantileModel:
         conformal_: Offsets of the shrunk quantiles.
         boosting_: The corrections, or `None` where they did not win.
         boosted_conformal_: Offsets of the boosted quantiles, or `None`.
+        elsewhere_: Offsets of the shrunk quantiles of callers whose framework is new, shape (len(LEVELS),), learned by
+            holding out each framework in turn; `None` where only one was seen, and for multiples of the prompt.
         report_: Numbers behind the decisions: losses in log units on held-out workflows.
     """
 
@@ -143,10 +150,11 @@ class QuantileModel:
         targets = rows.targets
         self.report_: dict[str, Any] = {"rows": len(rows), "workflows": len(set(rows.workflows))}
         self._choose_own_weight(rows, targets)
-        shrunk = self._held_out(rows)
+        shrunk = self._held_out(rows, self._folds(rows))
         self.report_["loss_shrunk"] = float(pinball(targets, shrunk).mean())
         self.shrinkage_ = Shrinkage().fit(rows.chains, rows.values, rows.workflows)
         self.conformal_ = Conformal().fit(rows.chains, targets[:, None] - shrunk, rows.workflows)
+        self.elsewhere_ = self._learned_elsewhere(rows, targets)
         self.boosting_: Boosting | None = None
         self.boosted_conformal_: Conformal | None = None
         if self.boost and self.report_["workflows"] >= LEAST_TO_BOOST:
@@ -155,21 +163,34 @@ class QuantileModel:
 
     def held_out(self, rows: Rows) -> NDArray[np.float64]:
         """Return quantiles of the rows it was fitted on, each learned without its workflow, without boosting."""
-        return self._calibrated(rows, self._held_out(rows), self.conformal_)
+        return self._calibrated(rows, self._held_out(rows, self._folds(rows)), self.conformal_)
 
     def _choose_own_weight(self, rows: Rows, targets: NDArray[np.float64]) -> None:
         some = np.sort(np.random.default_rng(self.seed).permutation(len(rows))[:SAMPLE])
         sample, losses = rows.at(some), {}
         for weight in OWN_WEIGHTS if any(map(len, rows.histories)) else OWN_WEIGHTS[-1:]:
             self.own_weight_ = weight
-            losses[weight] = float(pinball(targets[some], self._held_out(sample)).mean())
+            losses[weight] = float(pinball(targets[some], self._held_out(sample, self._folds(sample))).mean())
         self.own_weight_ = min(losses, key=losses.__getitem__)
         self.report_["own_weight"] = self.own_weight_
 
-    def _held_out(self, rows: Rows) -> NDArray[np.float64]:
-        """Return shrunk quantiles of each row, learned from the workflows of other folds, shape (n, len(LEVELS))."""
+    def _folds(self, rows: Rows) -> NDArray[np.intp]:
+        return fold_of(rows.workflows, FOLDS, self.seed)
+
+    def _learned_elsewhere(self, rows: Rows, targets: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """Learn offsets for new frameworks, by holding out each in turn.
+
+        Multiples of the prompt get none: frameworks differ so much in how many calls a stage has that what a few teach
+        widens intervals more than a hundredfold, and they hold hardly more often.
+        """
+        names, framework = np.unique([framework_of(groups) for groups in rows.chains], return_inverse=True)
+        if len(names) == 1 or self.measure == Measure.MULTIPLE:
+            return None
+        return even_offsets(targets[:, None] - self._held_out(rows, framework), framework)
+
+    def _held_out(self, rows: Rows, folds: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Return shrunk quantiles of each row, learned from the rows of other folds, shape (n, len(LEVELS))."""
         found = np.empty((len(rows), len(LEVELS)))
-        folds = fold_of(rows.workflows, FOLDS, self.seed)
         for fold in np.unique(folds):
             train, test = rows.at(np.flatnonzero(folds != fold)), np.flatnonzero(folds == fold)
             shrinkage = Shrinkage().fit(train.chains, train.values, train.workflows)
@@ -186,12 +207,12 @@ class QuantileModel:
 
     def _try_boosting(self, rows: Rows, targets: NDArray[np.float64], shrunk: NDArray[np.float64]) -> None:
         boosted = np.empty_like(shrunk)
-        folds = fold_of(rows.workflows, FOLDS, self.seed)
+        folds = self._folds(rows)
         gains = []
         for fold in np.unique(folds):
             train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
             inner = rows.at(train)
-            learner = self._boosting(inner, targets[train], self._held_out(inner))
+            learner = self._boosting(inner, targets[train], self._held_out(inner, self._folds(inner)))
             boosted[test] = _corrected(learner, rows.features[test], shrunk[test])
             before, after = (pinball(targets[test], each[test]).mean() for each in (shrunk, boosted))
             gains.append(float(1.0 - after / before))
@@ -210,20 +231,35 @@ class QuantileModel:
     def predict(self, rows: Rows) -> NDArray[np.float64]:
         """Return calibrated quantiles at `LEVELS`, shape (n, len(LEVELS)), as logarithms; they never cross.
 
-        Boosting takes part where rows have features.
+        Boosting takes part where rows have features, and their framework is known.
         """
         shrunk = self._shrunk(self.shrinkage_, rows)
         if self.boosting_ is None or self.boosted_conformal_ is None or not rows.features.shape[1]:
-            return self._calibrated(rows, shrunk, self.conformal_)
-        return self._calibrated(rows, _corrected(self.boosting_, rows.features, shrunk), self.boosted_conformal_)
+            found = self._calibrated(rows, shrunk, self.conformal_)
+        else:
+            found = self._calibrated(rows, _corrected(self.boosting_, rows.features, shrunk), self.boosted_conformal_)
+        if self.elsewhere_ is not None:
+            new = [not self._knows_framework(groups) for groups in rows.chains]
+            found[new] = _in_order(shrunk[new] + self.elsewhere_)
+        return found
+
+    def _knows_framework(self, groups: Sequence[str]) -> bool:
+        return self.shrinkage_.group(groups) not in groups[:SHARED]
 
     def seen(self, groups: Sequence[str]) -> int:
-        """Return how many observations the narrowest known group has."""
-        return self.shrinkage_.examples_[self.shrinkage_.group(groups)]
+        """Return how many observations the narrowest known group has; 0 where nothing is known of the framework.
+
+        Observations of other frameworks make a forecast, but do not tell how far to trust it.
+        """
+        known = self._knows_framework(groups)
+        return self.shrinkage_.examples_[self.shrinkage_.group(groups)] if known else 0
 
     def _calibrated(self, rows: Rows, raw: NDArray[np.float64], conformal: Conformal) -> NDArray[np.float64]:
-        moved = raw + np.array([conformal.offsets(groups) for groups in rows.chains])
-        return np.sort(np.maximum(moved, 0.0), axis=1)
+        return _in_order(raw + np.array([conformal.offsets(groups) for groups in rows.chains]))
+
+
+def _in_order(moved: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.sort(np.maximum(moved, 0.0), axis=1)
 
 
 def _corrected(boosting: Boosting, features: NDArray[np.float64], shrunk: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,7 +1,8 @@
 """The parts of a demand model as plain values, and back: what `persistence` saves.
 
 A part becomes a dictionary of its attributes with its name under `PART`. Coming back, each part must have exactly the
-attributes that it has here, and trees must stay within their arrays.
+attributes that it has here, of a shape that its forecasts rely on: a file can hold wrong numbers, but none on which a
+forecast would fail.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apportion.models.boosting import Boosting
+from apportion.models.boosting import CORNERS, Boosting
 from apportion.models.calibration import LEVELS, Conformal
-from apportion.models.pooling import Pooling
+from apportion.models.features import FEATURES
+from apportion.models.pooling import COLUMNS, DRAWS, Pooling
 from apportion.models.quantiles import Measure, QuantileModel
-from apportion.models.shrinkage import ATOMS, Shrinkage
+from apportion.models.shrinkage import ATOMS, ROOT, Shrinkage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 PART = "part"
 
 _TREES = ("feature_", "threshold_", "left_", "right_", "unknown_left_", "value_")
-_QUANTILES = ("shrinkage_", "own_weight_", "conformal_", "boosting_", "boosted_conformal_", "report_")
+_QUANTILES = ("shrinkage_", "own_weight_", "conformal_", "boosting_", "boosted_conformal_", "elsewhere_", "report_")
 
 ATTRIBUTES: dict[type, tuple[str, ...]] = {
     Shrinkage: ("weight", "atoms_", "counts_", "examples_"),
@@ -68,21 +70,30 @@ def _part(name: str, values: Mapping[str, Any]) -> Any:
 
 def _shrinkage_fits(part: Shrinkage) -> bool:
     same = part.atoms_.keys() == part.counts_.keys() == part.examples_.keys()
+    counted = all(type(each) is int and each >= 0 for each in (*part.counts_.values(), *part.examples_.values()))
     shapes = {atoms.shape for atoms in part.atoms_.values()}
-    return same and len(shapes) == 1 and next(iter(shapes))[0] == ATOMS
+    usable = len(shapes) == 1 and next(iter(shapes))[:-1] == (ATOMS,) and all(map(_finite, part.atoms_.values()))
+    return same and counted and usable and ROOT in part.atoms_
 
 
 def _conformal_fits(part: Conformal) -> bool:
-    offsets = part.offsets_.values()
-    return bool(offsets) and all(each.shape == (len(LEVELS),) and np.isfinite(each).all() for each in offsets)
+    return ROOT in part.offsets_ and all(map(_offsets_fit, part.offsets_.values()))
+
+
+def _offsets_fit(offsets: Any) -> bool:
+    return _finite(offsets) and offsets.shape == (len(LEVELS),)
 
 
 def _boosting_fits(part: Boosting) -> bool:
     arrays = [getattr(part, name) for name in _TREES]
-    nodes = part.left_.shape[1]
+    trees, nodes = part.left_.shape
+    shaped = {each.shape for each in arrays} == {(trees, nodes)} and trees > 0 and trees % len(CORNERS) == 0
+    whole = all(each.dtype.kind == "i" for each in (part.feature_, part.left_, part.right_))
     within = all(each.min() >= 0 and each.max() < nodes for each in (part.left_, part.right_))
-    known = part.feature_.min() >= 0 and part.feature_.max() < np.size(part.known_)
-    return bool(len({each.shape for each in arrays}) == 1 and within and known)
+    known = part.known_.shape == (len(FEATURES) + len(CORNERS),) and part.known_.dtype == np.bool_
+    features = part.feature_.min() >= 0 and part.feature_.max() < len(part.known_)
+    numbers = _finite(part.value_) and _finite(part.baseline_) and part.baseline_.shape == (len(CORNERS),)
+    return bool(shaped and whole and within and known and features and numbers)
 
 
 def _quantile_model_fits(part: QuantileModel) -> bool:
@@ -90,11 +101,20 @@ def _quantile_model_fits(part: QuantileModel) -> bool:
     boosted = part.boosting_ is None or (
         isinstance(part.boosting_, Boosting) and isinstance(part.boosted_conformal_, Conformal)
     )
-    return Measure(part.measure) in Measure and all(isinstance(each, kind) for each, kind in kinds) and boosted
+    weighed = isinstance(part.own_weight_, float) and 0.0 < part.own_weight_ < np.inf
+    elsewhere = part.elsewhere_ is None or _offsets_fit(part.elsewhere_)
+    if not (boosted and weighed and elsewhere and all(isinstance(each, kind) for each, kind in kinds)):
+        return False
+    return part.shrinkage_.atoms_[ROOT].shape[1] == Measure(part.measure).columns
 
 
 def _pooling_fits(part: Pooling) -> bool:
-    return isinstance(part.conformal_, Conformal) and 0.0 <= part.common_ < 1.0 and part.draws_.ndim == 2
+    drawn = _finite(part.draws_) and part.draws_.shape == (DRAWS, COLUMNS + 1)
+    return isinstance(part.conformal_, Conformal) and 0.0 <= part.common_ < 1.0 and drawn
+
+
+def _finite(array: Any) -> bool:
+    return isinstance(array, np.ndarray) and array.dtype == np.float64 and bool(np.isfinite(array).all())
 
 
 _FITS: dict[type, Any] = {

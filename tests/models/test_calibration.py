@@ -15,6 +15,7 @@ from apportion.models.calibration import (
     conformal_level,
     coverage,
     effective_size,
+    even_offsets,
     pinball,
 )
 
@@ -113,3 +114,13 @@ def test_a_loss_weighs_what_is_too_low_by_the_level_and_what_is_too_high_by_the_
     low, high = (float(pinball(np.array([0.0]), np.full((1, len(LEVELS)), by))[0]) for by in (-1.0, 1.0))
     assert low == pytest.approx(np.mean(LEVELS))
     assert high == pytest.approx(1 - np.mean(LEVELS))
+
+
+def test_even_offsets_do_not_depend_on_how_often_a_group_occurs() -> None:
+    residuals = np.random.default_rng(0).normal(size=(30, len(LEVELS)))
+    residuals[10:] += 5.0
+    once = even_offsets(residuals, np.repeat([0, 1], [10, 20]))
+    often = even_offsets(np.concatenate([residuals[:10], *[residuals[10:]] * 7]), np.repeat([0, 1], [10, 140]))
+    assert np.allclose(once, often)
+    lower, upper = residuals[:10, 2].max(), residuals[10:, 4].min()
+    assert once[2] <= lower < upper <= once[4]  # half of each quantile comes from either group

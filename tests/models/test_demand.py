@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apportion.errors import InputError
+from apportion.models.boosting import CORNERS, Boosting
 from apportion.models.demand import (
     LEAST_WORKFLOWS,
     LEVELS,
@@ -20,8 +21,10 @@ from apportion.models.demand import (
     StageUse,
 )
 from apportion.models.examples import Examples, examples_of
+from apportion.models.features import FEATURES
 from apportion.models.quantiles import QuantileModel
 from apportion.models.rows import run_rows
+from apportion.models.states import part_from, state_of
 from apportion.telemetry.store import TelemetryStore
 
 if TYPE_CHECKING:
@@ -88,6 +91,36 @@ def test_more_of_the_same_history_never_widens_what_holds_it(model: DemandModel,
     )
     if before[0] <= total <= before[-1]:
         assert np.log1p(after[-1]) - np.log1p(after[0]) <= np.log1p(before[-1]) - np.log1p(before[0]) + 1e-3
+
+
+def test_only_observations_of_the_own_framework_count_as_a_sample(model: DemandModel) -> None:
+    history = [StageUse(calls=2)] * 3
+    elsewhere = MAIN._replace(framework="never seen")
+
+    def sizes(caller: Caller) -> list[int]:
+        asked: dict[str, Any] = {"prompt_tokens": 1000, "caller": caller}
+        run = model.forecast("main", history=history, **asked)
+        return [
+            run.sample_size - len(history),
+            model.calls(caller).sample_size,
+            model.output(caller).sample_size,
+            model.stage(caller, prompt_tokens=1000).sample_size,
+            model.workflow(caller, prompt_tokens=1000).sample_size,
+            model.pooled([run, run], caller).sample_size - 2 * len(history),
+        ]
+
+    assert all(size > 0 for size in sizes(MAIN._replace(agent="new agent of a known framework")))
+    assert set(sizes(elsewhere)) == {0}
+    assert model.forecast("main", prompt_tokens=1000).sample_size == 0
+
+
+def test_a_new_framework_is_not_forecast_by_features(model: DemandModel, examples: Examples) -> None:
+    elsewhere = MAIN._replace(framework="never seen")
+    plain, told = (
+        model.forecast("main", prompt_tokens=1000, caller=elsewhere, features=features)
+        for features in (None, examples.runs[0].features)
+    )
+    assert told == plain
 
 
 def test_a_history_draws_the_forecast_to_itself(model: DemandModel) -> None:
@@ -179,6 +212,57 @@ def test_a_state_that_lacks_something_is_refused(model: DemandModel, path: tuple
     _without(state, *path)
     with pytest.raises((ValueError, KeyError)):
         DemandModel.from_state(state)
+
+
+WRONG: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
+    "no root": ("run_", "shrinkage_", lambda part: part["atoms_"].pop("all")),
+    "a size that is no number": ("run_", "shrinkage_", lambda part: part["examples_"].update(all="many")),
+    "an atom that is no number": ("run_", "shrinkage_", lambda part: part["atoms_"]["all"].fill(np.nan)),
+    "too narrow": ("run_", "shrinkage_", lambda part: _cut(part["atoms_"])),
+    "no common offset": ("run_", "conformal_", lambda part: part["offsets_"].pop("all")),
+    "offsets that are no array": ("run_", "conformal_", lambda part: part["offsets_"].update(all=[0.0] * 7)),
+    "another measure": ("run_", "", lambda part: part.update(measure="count")),
+    "no weight": ("run_", "", lambda part: part.update(own_weight_=0.0)),
+    "a wrong offset elsewhere": ("run_", "", lambda part: part.update(elsewhere_=np.zeros(3))),
+    "too few draws": ("stage_pool_", "", lambda part: part.update(draws_=part["draws_"][:, :1])),
+}
+
+
+def _cut(atoms: dict[str, Any]) -> None:
+    for group in atoms:
+        atoms[group] = atoms[group][:, :1]
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_state_on_which_a_forecast_would_fail_is_refused(model: DemandModel, case: str) -> None:
+    part, within, change = WRONG[case]
+    state = copy.deepcopy(model.to_state())
+    change(state["parts"][part][within] if within else state["parts"][part])
+    with pytest.raises((ValueError, KeyError)):
+        DemandModel.from_state(state)
+
+
+TREES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "as they were": lambda trees: None,  # noqa: ARG005
+    "learned on other features": lambda trees: trees.update(known_=trees["known_"][:-1]),
+    "leave their arrays": lambda trees: trees["left_"].fill(10**6),
+    "one too few": lambda trees: trees.update({key: trees[key][:-1] for key in trees if trees[key].ndim == 2}),
+    "nodes that are no numbers": lambda trees: trees.update(right_=trees["right_"].astype(float)),
+}
+
+
+@pytest.mark.parametrize("case", TREES)
+def test_trees_have_to_fit_the_features(case: str) -> None:
+    width = len(FEATURES) + len(CORNERS)
+    drawn = np.random.default_rng(0).normal(size=(300, width))
+    trees = state_of(Boosting().fit(drawn, drawn[:, : len(CORNERS)]))
+    arrays = {key: each for key, each in trees.items() if isinstance(each, np.ndarray)}
+    TREES[case](arrays)
+    if case == "as they were":
+        assert isinstance(part_from(trees | arrays), Boosting)
+        return
+    with pytest.raises(ValueError, match="Boosting do not fit"):
+        part_from(trees | arrays)
 
 
 def test_a_state_with_parts_of_another_kind_is_refused(model: DemandModel) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 
 from apportion.models.calibration import LEVELS, coverage
 from apportion.models.quantiles import LEAST_TO_BOOST, Measure, QuantileModel, Rows, fold_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def drawn(seed: int, *, workflows: int = 120, signal: float = 0.0, agents: int = 3) -> Rows:
@@ -110,6 +113,49 @@ def test_a_history_informs_where_workflows_differ() -> None:
     histories = [values[row - row % 4 : row] for row in range(len(rows))]
     different = Rows(rows.chains, rows.prompts, histories, rows.features, rows.workflows, values, values[:, 0])
     assert QuantileModel("count").fit(different).own_weight_ < QuantileModel("count").fit(rows).own_weight_
+
+
+def frameworks(seed: int, sizes: Sequence[int], *, first: int = 0) -> Rows:
+    """Counts in frameworks of so many workflows each, which differ far more than the workflows within."""
+    rng = np.random.default_rng(seed)
+    framework = np.repeat(np.arange(len(sizes)), sizes)
+    values = np.maximum(0.0, 20 + rng.normal(0, 3, len(sizes))[framework] + rng.normal(0, 0.3, len(framework)))
+    return Rows(
+        chains=[("all", "all main", f"tool-{first + each}/main") for each in framework],
+        prompts=np.full(len(values), 1000.0),
+        histories=[np.zeros((0, 1))] * len(values),
+        features=np.zeros((len(values), 0)),
+        workflows=[f"w{first}-{row}" for row in range(len(values))],
+        values=values[:, None],
+        targets=values,
+    )
+
+
+def test_intervals_in_new_frameworks_are_those_that_held_in_held_out_ones() -> None:
+    covered, without = [], []
+    for seed in range(4):
+        model = QuantileModel("count").fit(frameworks(seed, [200, *[10] * 15]))
+        new = frameworks(100 + seed, [5] * 30, first=50)
+        covered.append(coverage(new.targets, model.predict(new)))
+        model.elsewhere_ = None
+        without.append(coverage(new.targets, model.predict(new)))
+    assert 0.8 <= np.mean(covered) <= 0.97
+    assert np.mean(without) < np.mean(covered) - 0.1
+
+
+def test_known_frameworks_are_forecast_as_if_there_were_no_new_ones() -> None:
+    rows = frameworks(0, [100, *[30] * 5])
+    model = QuantileModel("count").fit(rows)
+    before = model.predict(rows)
+    model.elsewhere_ = None
+    assert (model.predict(rows) == before).all()
+    assert model.seen(rows.chains[0]) == 100
+    assert model.seen(("all", "all main", "new/main")) == model.seen(("all", "all main")) == 0
+
+
+def test_one_framework_says_nothing_about_others_and_multiples_of_the_prompt_do_not_carry_over() -> None:
+    assert QuantileModel("count").fit(frameworks(0, [100])).elsewhere_ is None
+    assert QuantileModel("multiple").fit(frameworks(0, [50, 50])).elsewhere_ is None
 
 
 def test_folds_keep_workflows_together() -> None:
