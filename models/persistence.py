@@ -198,6 +198,21 @@ def save_models(
     return manifest
 
 
+def prepare_folder(folder: Path) -> None:
+    """Create the folder of models where it is missing, and see that it can be written before anything long begins.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        tempfile.TemporaryDirectory(prefix=_LEFT_OVER, dir=folder).cleanup()
+    except OSError as error:
+        reason = "is no folder" if folder.is_file() else error.strerror or error
+        hint = "Give another folder: --models DIR"
+        raise InputError(f"models cannot be saved there: {reason}", path=folder, hint=hint) from error
+
+
 def versions(folder: Path) -> list[str]:
     """Return the names of all saved versions, the oldest first, whether they can be loaded or not."""
     if not folder.is_dir():

@@ -25,11 +25,16 @@ class Workflows:
         paths: Logs, directories or patterns, or one store.
         each: Called for every workflow.
 
+    Attributes:
+        skipped: What was skipped of the logs when they were last gone through.
+
     Raises:
         InputError: The store does not exist, or the paths are none that can be read several times.
     """
 
     def __init__(self, store: Path, paths: Sequence[str], *, each: Callable[[], None] | None = None) -> None:
+        from apportion.telemetry.importers import SkipLog
+
         stores = [path for path in paths if _is_store(Path(path))]
         if "-" in paths:
             hint = "Save it to a file, or import it first: apportion import -"
@@ -38,10 +43,19 @@ class Workflows:
             raise InputError("a store cannot be mixed with other inputs", path=stores[0], hint="Give it alone")
         self.store = Path(stores[0]) if stores else None if paths else store
         self.paths = () if stores else tuple(paths)
+        self.skipped = SkipLog()
         self._each = each
         if self.store is not None and not self.store.exists():
             hint = "Import logs: apportion import PATH; or name logs: --from PATH"
             raise InputError("the telemetry store does not exist yet", path=self.store, hint=hint)
+
+    def nothing_to(self, do: str) -> InputError:
+        """Return the error to raise where no workflow was found: it names what was skipped."""
+        from apportion.planner.report.figures import plain
+
+        reasons = "; ".join(plain(str(message)) for message in self.skipped.messages[:3])
+        what = f"there is no workflow to {do}" + (f" ({reasons})" if reasons else "")
+        return InputError(what, hint="Import logs: apportion import PATH")
 
     @property
     def place(self) -> str:
@@ -51,7 +65,8 @@ class Workflows:
     def __iter__(self) -> Iterator[WorkflowLog | StoredWorkflow]:
         from apportion.telemetry.importers import SkipLog
 
-        for workflow in self._from_store() if self.store is not None else self._from_logs(SkipLog()):
+        self.skipped = SkipLog()
+        for workflow in self._from_store() if self.store is not None else self._from_logs(self.skipped):
             if self._each is not None:
                 self._each()
             yield workflow

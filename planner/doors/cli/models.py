@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from apportion.models.persistence import Manifest
     from apportion.models.training import Trained, TrainingData
     from apportion.settings import TelemetrySettings
+    from apportion.telemetry.importers import SkipLog
+
+MESSAGES = 3
+"""Messages about skipped input that are shown; JSON holds all."""
 
 FromOption = Annotated[
     list[str] | None,
@@ -86,16 +90,19 @@ def train_command(
     silent = quiet or (written is not None and written.to_stdout)
     try:
         with _progress(show=not quiet) as bar:
-            manifest, trained = _train(Workflows(settings.database, sources or (), each=bar.step), settings, bar, force)
+            workflows = Workflows(settings.database, sources or (), each=bar.step)
+            manifest, trained = _train(workflows, settings, bar, force)
     except KeyboardInterrupt:
         typer.echo("interrupted; the models are as they were.", err=True)
         raise typer.Exit(INTERRUPTED) from None
     if not silent:
         _show_training(manifest, settings.models_folder, new=trained is not None, report=report)
+        _show_skipped(workflows.skipped)
     if written is not None:
         import json
 
-        write_output(written, json.dumps(_training_json(manifest, settings, new=trained is not None), indent=2) + "\n")
+        result = _training_json(manifest, settings, workflows.skipped, new=trained is not None)
+        write_output(written, json.dumps(result, indent=2) + "\n")
 
 
 @commands.command("list", short_help="List the saved versions.")
@@ -193,16 +200,20 @@ def evaluate(
         bar.begin("reading")
         data = TrainingData.of(workflows)
         bar.begin("forecasting")
+        if not data.workflows:
+            raise workflows.nothing_to("forecast")
         metrics = evaluate(loaded.models, workflows)
     same = data.fingerprint == loaded.manifest.data.fingerprint
     if as_json:
         about = {"version": loaded.manifest.version, "same_as_trained_on": same, "data": data.model_dump()}
-        print_json({"schema": "apportion.evaluation/1", **about, "metrics": metrics, "degraded": loaded.degraded})
+        found = {"metrics": metrics, "degraded": loaded.degraded, "skipped": _skipped_json(workflows.skipped)}
+        print_json({"schema": "apportion.evaluation/1", **about, **found})
         return
     say(f"version {loaded.manifest.version} on {_workflows(data)} of {workflows.place}")
     if same:
         say("It has learned from these very workflows: the figures flatter.")
     _show_metrics(metrics)
+    _show_skipped(workflows.skipped)
 
 
 def _train(
@@ -212,17 +223,17 @@ def _train(
     force: bool,  # noqa: FBT001  (as parsed)
 ) -> tuple[Manifest, Trained | None]:
     """Train and save, or return the version that is up to date."""
-    from apportion.errors import InputError
-    from apportion.models.persistence import save_models
+    from apportion.models.persistence import prepare_folder, save_models
     from apportion.models.training import TrainingData, train
 
     bar.begin("reading")
     data = TrainingData.of(workflows)
     if not data.workflows:
-        raise InputError("there is no workflow to learn from", hint="Import logs: apportion import PATH")
+        raise workflows.nothing_to("learn from")
     kept = None if force else _up_to_date(settings.models_folder, data)
     if kept is not None:
         return kept, None
+    prepare_folder(settings.models_folder)
     trained = train(workflows, progress=lambda name: bar.begin(f"training {name}"))
     bar.begin("saving")
     manifest = save_models(
@@ -379,6 +390,20 @@ def _version_json(name: str, found: Any) -> dict[str, Any]:
     return {key: whole[key] for key in ("version", "created_at", "software", "data", "files", "untrained")}
 
 
-def _training_json(manifest: Manifest, settings: TelemetrySettings, *, new: bool) -> dict[str, Any]:
+def _training_json(manifest: Manifest, settings: TelemetrySettings, skipped: SkipLog, *, new: bool) -> dict[str, Any]:
     about = {"schema": "apportion.training/1", "folder": str(settings.models_folder), "new": new}
-    return {**about, **manifest.model_dump(mode="json")}
+    return {**about, "skipped": _skipped_json(skipped), **manifest.model_dump(mode="json")}
+
+
+def _skipped_json(skipped: SkipLog) -> dict[str, Any]:
+    messages = [str(message) for message in skipped.messages]
+    return {"files": skipped.files, "lines": skipped.lines, "messages": messages}
+
+
+def _show_skipped(skipped: SkipLog) -> None:
+    from apportion.planner.report.figures import count, plain
+
+    if skipped.files or skipped.lines:
+        say(f"skipped: {count(skipped.files, 'file')}, {count(skipped.lines, 'line')}; for example")
+        for message in skipped.messages[:MESSAGES]:
+            say(f"  {plain(str(message))}")

@@ -141,6 +141,8 @@ def test_a_store_can_be_named_as_a_path(run: Callable[..., Answer], place: Path)
         (("train",), "the telemetry store does not exist yet"),
         (("train", "--from", "-"), "standard input can be read only once"),
         (("train", "--from", "empty.jsonl"), "there is no workflow to learn from"),
+        (("train", "--from", "nowhere.jsonl"), "no workflow to learn from (nowhere.jsonl: "),
+        (("train", "--from", "log.jsonl", "--models", "empty.jsonl"), "models cannot be saved there: is no folder"),
         (("train", "--from", "log.jsonl", "--json", "log.jsonl"), "--json would overwrite what is read"),
         (("train", "--from", "log.jsonl", "--json", "none/x.json"), "the directory does not exist"),
         (("models", "show"), "no models were trained yet"),
@@ -158,6 +160,20 @@ def test_mistakes_are_told_with_a_hint_and_nothing_is_written(
     assert message in answer.err
     assert "hint: " in answer.err
     assert not (place / "data").exists()
+
+
+def test_what_is_skipped_is_told(run: Callable[..., Answer], place: Path) -> None:
+    log, bad = write_log(place / "log.jsonl", 0, 12), place / "bad.jsonl"
+    bad.write_text("not json\n")
+    sources = ("--from", log, "--from", bad, "--models", place / "m")
+    trained = run("train", *sources, "--json", place / "out.json")
+    assert trained.code == 0, trained.err
+    assert "skipped: 1 file, 0 lines; for example\n" in trained.out
+    assert "bad.jsonl" in trained.out
+    assert json.loads((place / "out.json").read_text())["skipped"]["files"] == 1
+    assert run("models", "evaluate", *sources, "--json").json()["skipped"]["files"] == 1
+    nothing = run("models", "evaluate", "--from", bad, "--models", place / "m")
+    assert (nothing.code, "no workflow to forecast (bad.jsonl" in nothing.err.replace(f"{place}/", "")) == (2, True)
 
 
 def test_an_interrupted_training_leaves_the_models_as_they_were(
