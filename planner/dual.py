@@ -646,7 +646,8 @@ class LatencyTable:
     def __init__(self, compiled: Compiled, modes: Ints) -> None:
         agents = compiled.agent_of[modes]
         self.room = compiled.max_ticks[modes] - compiled.base_ticks[modes]
-        self.credit = compiled.preload_ticks[agents]
+        most = np.where(compiled.exists[modes], compiled.ticks[modes], 0).max(axis=2).sum(axis=1)
+        self.credit = np.minimum(compiled.preload_ticks[agents], np.maximum(0, most - self.room))  # more is of no use
         self.chain = compiled.chain[modes]
         self._slots = compiled.value.shape[1]
         self._levels = int(max(0, (self.room + self.credit).max(initial=0))) + 1

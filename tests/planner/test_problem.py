@@ -82,3 +82,21 @@ def test_many_pieces_that_take_a_moment_each_keep_within_a_limit() -> None:
     plan = plan_workflow(problem.model_copy(update={"max_tokens": 10_000}), deadline_ms=None)
     assert plan.agents[0].latency_ms <= 500
     assert sum(piece.form.startswith("mask") for piece in plan.agents[0].pieces) > 85
+
+
+def test_loading_in_advance_what_takes_days_is_planned_like_what_takes_long_enough() -> None:
+    form = {"action": "mask", "tokens": 10, "latency_ms": 30}
+    items = [{"id": "a file", "tokens": 1000, "forms": [form]}]
+    stage = {"id": "s", "max_latency_ms": 1500}
+
+    def plan(saved_ms: int) -> Plan:
+        variant = {"model_id": "m", "latency_ms": 3000, "demand": {"probabilities": [0.9], "tokens": [2000]}}
+        preload = {"memory_bytes": 1, "probability_ppm": 10**6, "latency_ms": saved_ms}
+        agent = {"id": "a", "stage_id": "s", "variants": [variant], "preload": preload, "can_expand": True}
+        problem = problem_of([agent | {"uses": [{"item_id": "a file"}]}], stages=[stage], items=items)
+        return plan_workflow(problem.model_copy(update={"max_tokens": 1500}), deadline_ms=None)
+
+    enough, days = plan(10_000), plan(10**9)
+    assert enough.agents[0].preload
+    assert days.agents == enough.agents
+    assert days.bound == enough.bound
