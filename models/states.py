@@ -91,7 +91,7 @@ def _boosting_fits(part: Boosting) -> bool:
     whole = all(each.dtype.kind == "i" for each in (part.feature_, part.left_, part.right_))
     within = all(each.min() >= 0 and each.max() < nodes for each in (part.left_, part.right_))
     known = part.known_.shape == (len(FEATURES) + len(CORNERS),) and part.known_.dtype == np.bool_
-    features = part.feature_.min() >= 0 and part.feature_.max() < len(part.known_)
+    features = part.feature_.min() >= 0 and part.feature_.max() < np.size(part.known_)
     numbers = _finite(part.value_) and _finite(part.baseline_) and part.baseline_.shape == (len(CORNERS),)
     return bool(shaped and whole and within and known and features and numbers)
 
@@ -105,7 +105,7 @@ def _quantile_model_fits(part: QuantileModel) -> bool:
     elsewhere = part.elsewhere_ is None or _offsets_fit(part.elsewhere_)
     if not (boosted and weighed and elsewhere and all(isinstance(each, kind) for each, kind in kinds)):
         return False
-    return part.shrinkage_.atoms_[ROOT].shape[1] == Measure(part.measure).columns
+    return bool(part.shrinkage_.atoms_[ROOT].shape[1] == Measure(part.measure).columns)
 
 
 def _pooling_fits(part: Pooling) -> bool:
