@@ -6,7 +6,7 @@
     model.pooled([demand, demand], caller)                      # several runs together: less than their bounds added up
 
 Every quantile is calibrated on workflows that the model had not seen. Where nothing was learned, `PriorDemand` takes
-over; it says so by a sample size that counts the history only.
+over; it says so by a sample size that counts the history only. So does the model where a framework is new to it.
 """
 
 from __future__ import annotations

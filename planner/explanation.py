@@ -77,7 +77,7 @@ class AgentReason(Record):
         variant_id: The variant that runs.
         work_tokens: Work tokens that it may use.
         confidence: Probability that these suffice, by its forecast.
-        sample_size: Observations behind the forecast; 0 means a documented prior.
+        sample_size: Observations behind the forecast; 0 means a prior.
         pieces: The same for each piece of its prompt.
         text: A justification in one sentence.
     """
@@ -443,7 +443,7 @@ def _decision(agent: Agent, planned: AgentPlan) -> Decision:
 
 
 def _evidence(sample_size: int) -> str:
-    return f"{sample_size:,} observations" if sample_size else "a documented prior"
+    return f"{sample_size:,} observations" if sample_size else "a prior"
 
 
 def _why_not_more(view: _View, number: int, mode: int) -> str:

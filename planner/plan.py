@@ -50,7 +50,7 @@ class AgentPlan(Record):
         price_tier: The price tier that its prompt stays within; 0 is the base price.
         work_tokens: Work tokens that it may use: outputs, and what its tools add.
         cut_off_probability: How likely it needs more work tokens than that; `None` where it is deferred.
-        sample_size: Observations behind its demand; 0 means a documented prior.
+        sample_size: Observations behind its demand; 0 means a prior.
         pieces: What happens to the pieces of its prompt, in order.
         intact_pieces: How many leading pieces stay a prefix that the provider has cached.
         hand_back: How it hands its result back, or `None`.

@@ -170,7 +170,7 @@ def background(report: ReplayReport) -> list[tuple[str, str]]:
     return [
         ("Logged usage", ", ".join(f"{name} {tokens(value)}" for name, value in columns.items())),
         *([("Estimated columns", ", ".join(usage.estimated))] if usage.estimated else []),
-        ("Forecasts", _forecasts(report.variance)),
+        ("Forecasts", _forecasts(report.variance, report.settings.get("models"))),
         ("Memory", f"{number(report.peak_memory_mb, 0)}{NO_BREAK}MB at its peak"),
         ("Settings", ", ".join(settings) or UNKNOWN),
     ]
@@ -378,7 +378,7 @@ def _budget(use: BudgetUse) -> str:
     return f"{over}\nA replay counts and does not enforce: the logged calls are made anyway.{more}"
 
 
-def _forecasts(variance: Variance) -> str:
+def _forecasts(variance: Variance, models: object) -> str:
     if not variance.count:
         return UNKNOWN
     within = f"{percent(variance.coverage)} of {variance.count:,} stages used no more than their forecast"
@@ -390,6 +390,12 @@ def _forecasts(variance: Variance) -> str:
     if variance.bias is not None:
         total = None if variance.weighted_bias is None else 1 + variance.weighted_bias
         lines.append(f"Allocated was {times(total)} what was used, and {times(1 + variance.bias)} in the median stage.")
+    if models is not None:
+        lines.append(
+            f"The forecasts are those of the models in {plain(str(models))}, or documented priors where a reason under "
+            "Degraded says so. If the models have learned from these very logs, the figures flatter."
+        )
+        return "\n".join(lines)
     if (variance.width or 0) > 2 * (variance.weighted_width or math.inf):
         lines.append("Most stages here are short, and the forecasts are meant for long coding sessions.")
     lines.append(

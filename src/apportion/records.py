@@ -132,7 +132,8 @@ class Demand(Record):
     """How many tokens are needed, as quantiles.
 
     `probabilities` are strictly increasing in (0, 1); `tokens` are non-decreasing and of the same length.
-    `sample_size` is the number of observations behind them; 0 means a documented prior.
+    `sample_size` is the number of observations of the same framework behind them; 0 means a prior: a documented one, or
+    what was learned of other frameworks.
     """
 
     probabilities: tuple[float, ...] = Field(min_length=1)

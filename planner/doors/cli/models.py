@@ -123,7 +123,8 @@ def list_command(*, folder: FolderOption = None, as_json: JsonOption = False) ->
         except InputError as error:
             found[name] = error
     try:
-        current, problem = current_version(place), None
+        current = current_version(place)
+        problem = f"the version in use, {current}, is missing" if current not in {None, *found} else None
     except InputError as error:
         current, problem = None, str(error)
     if as_json:

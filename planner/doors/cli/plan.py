@@ -221,7 +221,7 @@ def _show(problem: Problem, plan: Plan, why: Explanation, *, every_piece: bool) 
     say()
     _say_lines(table(("agent", "runs as", "work\ntokens", "enough\nwith", "tokens", "cost"), list(_agent_rows(plan))))
     if any(agent.variant_id is not None and not agent.sample_size for agent in plan.agents):
-        say("* by a documented prior: there are no observations")
+        say("* by a prior: there are no observations")
     pieces = list(_piece_rows(problem, plan))
     if pieces:
         say()

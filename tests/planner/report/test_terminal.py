@@ -189,6 +189,15 @@ def test_forecasts_are_told_in_times_and_as_what_they_are(large_report: ReplayRe
     assert "documented priors of coding agents: they have learned nothing from these logs" in shown
 
 
+def test_forecasts_of_trained_models_are_not_called_priors(large_report: ReplayReport) -> None:
+    settings = large_report.settings | {"models": "models"}
+    shown = words(show(large_report.model_copy(update={"settings": settings}), verbose=True))
+    assert (
+        "The forecasts are those of the models in models, or documented priors where a reason under Degraded" in shown
+    )
+    assert "they have learned nothing from these logs" not in shown
+
+
 def test_an_unknown_bill_is_said_and_not_shown_as_zero(
     large_report: ReplayReport, ledger: Callable[[float | None, float], Ledger]
 ) -> None:

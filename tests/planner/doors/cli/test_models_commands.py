@@ -162,6 +162,14 @@ def test_mistakes_are_told_with_a_hint_and_nothing_is_written(
     assert not (place / "data").exists()
 
 
+def test_a_version_in_use_that_is_missing_is_told(run: Callable[..., Answer], place: Path) -> None:
+    (place / "m").mkdir()
+    (place / "m" / "current").write_text("0009-deadbeef\n")
+    assert "the version in use, 0009-deadbeef, is missing" in run("models", "list", "--models", place / "m").out
+    listed = run("models", "list", "--models", place / "m", "--json").json()
+    assert (listed["current"], listed["problem"]) == ("0009-deadbeef", "the version in use, 0009-deadbeef, is missing")
+
+
 def test_what_is_skipped_is_told(run: Callable[..., Answer], place: Path) -> None:
     log, bad = write_log(place / "log.jsonl", 0, 12), place / "bad.jsonl"
     bad.write_text("not json\n")
