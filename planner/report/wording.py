@@ -38,7 +38,6 @@ if TYPE_CHECKING:
         Simulator,
         SourceRow,
         Stability,
-        Variance,
         WorkflowRow,
     )
 
@@ -50,6 +49,9 @@ NOT_RERUN = (
 
 REASONS = 10
 """Reasons for degraded plans and figures that are shown; all of them are in the JSON file."""
+
+PLANNED_ROWS = 15
+"""Agent types in the table of planned against used; all of them are in the JSON file."""
 
 MODELS = 5
 """Models without a known price that are named; all of them are in the JSON file."""
@@ -170,7 +172,7 @@ def background(report: ReplayReport) -> list[tuple[str, str]]:
     return [
         ("Logged usage", ", ".join(f"{name} {tokens(value)}" for name, value in columns.items())),
         *([("Estimated columns", ", ".join(usage.estimated))] if usage.estimated else []),
-        ("Forecasts", _forecasts(report.variance)),
+        ("Forecasts", _forecasts(report)),
         ("Memory", f"{number(report.peak_memory_mb, 0)}{NO_BREAK}MB at its peak"),
         ("Settings", ", ".join(settings) or UNKNOWN),
     ]
@@ -378,7 +380,38 @@ def _budget(use: BudgetUse) -> str:
     return f"{over}\nA replay counts and does not enforce: the logged calls are made anyway.{more}"
 
 
-def _forecasts(variance: Variance) -> str:
+PLANNED = ("Agent", "Stages", "Within", "Forecast", "Allocated")
+"""Headers of the table of planned against used; the first is text."""
+
+PLANNED_EXPLAINED = (
+    f"Within: stages that used no more than their forecast, the 90{NO_BREAK}% quantile of the demand. Forecast and "
+    "allocated: relative to what was used, in the median stage."
+)
+"""What its columns mean."""
+
+
+def planned_against_used(report: ReplayReport) -> list[list[str]]:
+    """Return the rows under `PLANNED`, those of the agent types with most stages, the most frequent first."""
+    return [
+        [
+            agent,
+            f"{row.count:,}",
+            percent(row.coverage),
+            times(row.width),
+            times(None if row.bias is None else 1 + row.bias),
+        ]
+        for agent, row in list(report.variance.by_agent.items())[:PLANNED_ROWS]
+    ]
+
+
+def planned_title(report: ReplayReport) -> str:
+    """Return the title of the table: how many agent types it shows."""
+    agents = len(report.variance.by_agent)
+    return f"Planned against used ({min(agents, PLANNED_ROWS)} of {count(agents, 'agent type')})"
+
+
+def _forecasts(report: ReplayReport) -> str:
+    variance = report.variance
     if not variance.count:
         return UNKNOWN
     within = f"{percent(variance.coverage)} of {variance.count:,} stages used no more than their forecast"
@@ -392,10 +425,11 @@ def _forecasts(variance: Variance) -> str:
         lines.append(f"Allocated was {times(total)} what was used, and {times(1 + variance.bias)} in the median stage.")
     if (variance.width or 0) > 2 * (variance.weighted_width or math.inf):
         lines.append("Most stages here are short, and the forecasts are meant for long coding sessions.")
-    lines.append(
-        "The forecasts are documented priors of coding agents: they have learned nothing from these logs but the "
-        "earlier stages of the same workflow."
-    )
+    if report.settings.get("models") is None:
+        lines.append(
+            "The forecasts are documented priors of coding agents: they have learned nothing from these logs but the "
+            "earlier stages of the same workflow."
+        )
     return "\n".join(lines)
 
 
