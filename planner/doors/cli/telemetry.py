@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from apportion.planner.doors.cli._common import INTERRUPTED, print_json, say
+from apportion.planner.doors.cli._common import INTERRUPTED, WIDTH, print_json, say
 from apportion.planner.doors.cli._files import given_paths
 from apportion.planner.doors.cli._stdin import watching_standard_input
 from apportion.planner.doors.cli._tables import table
@@ -404,7 +405,9 @@ def _show_planned(planned: _Planned) -> None:
     elif planned.version is not None:
         say(f"\nno workflow has been imported since models {planned.version} were trained")
     if planned.drift is not None and planned.total.count:
-        say(plain(f"drift: {planned.drift.reason}" if planned.drift.reason else "no drift"))
+        said = f"drift: {planned.drift.reason}" if planned.drift.reason else "no drift"
+        for line in textwrap.wrap(plain(said), WIDTH):
+            say(line)
 
 
 def _planned_row(name: str, figures: Variance) -> list[str]:

@@ -281,12 +281,12 @@ def test_a_store_that_cannot_be_used_is_one_message_and_exit_code_2(run: Callabl
 
 
 def write_sessions(path: Path, first: int, last: int, *, calls: int = 2) -> Path:
-    """Write workflows of one run each, in which each call takes some thousand tokens, which vary."""
+    """Write workflows of one run each, in which each call adds some hundred tokens, which vary; nothing counts them."""
     lines = []
     for number in range(first, last):
         for step in range(2 * calls):
-            usage = {"input": 1000 + 97 * (number * 7 % 31), "output": 20} if step % 2 else None
-            lines.append(json.dumps(event(f"w{number}", step) | ({"usage": usage} if usage else {})))
+            line = event(f"w{number}", step, "word " * (50 + 20 * (number * 7 % 31)))
+            lines.append(json.dumps({key: value for key, value in line.items() if key != "usage"}))
     path.write_text("\n".join(lines) + "\n")
     return path
 
@@ -341,11 +341,10 @@ def test_forecasts_that_fit_no_longer_are_told_by_status_and_widened_in_a_replay
     drift = run("status", "--json").json()["forecasts"]["drift"]
     assert drift["drifted"]
     assert drift["factor"] > 1
-    assert f"drift: {drift['reason']}" in run("status").out
+    assert f"drift: {drift['reason']}" in " ".join(run("status").out.split())
     widened = run("replay", log, "--learned", "--json", "-").json()
     assert drift["reason"] in widened["plan"]["degraded"]
-    assert widened["variance"]["width"] >= fitting["variance"]["width"]
-    assert widened["variance"]["by_agent"]["main"]["coverage"] >= fitting["variance"]["by_agent"]["main"]["coverage"]
+    assert widened["variance"]["by_agent"]["main"]["width"] > 1.1 * fitting["variance"]["by_agent"]["main"]["width"]
 
 
 @pytest.mark.parametrize("damaged", ["demand.skops", "manifest.json", "../current"])
