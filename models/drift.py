@@ -20,10 +20,16 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, Self
 from pydantic import Field
 
 from apportion.errors import InputError
-from apportion.records import Record, Share
+from apportion.models.priors import MAX_TOKENS
+from apportion.records import Demand, Record, Share
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from apportion.models.demand import DemandForecaster, StageUse
+    from apportion.models.features import Caller
+
+MEDIAN = 0.5
 
 MAX_FACTOR = 4.0
 """Intervals are never widened by more: what drifted further should not be forecast by this model at all."""
@@ -53,6 +59,55 @@ class Interval(NamedTuple):
         """
         middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
         return Interval(max(0.0, middle - half * factor), middle + half * factor)
+
+
+class WidenedDemand:
+    """A forecaster whose quantiles above the median are so many times as far from it; the others stay as they are.
+
+    Args:
+        demand: What forecasts.
+        factor: By how much, at least 1.
+    """
+
+    def __init__(self, demand: DemandForecaster, factor: float) -> None:
+        self.demand = demand
+        self.factor = factor
+
+    def forecast(
+        self,
+        role: str,
+        *,
+        prompt_tokens: int,
+        history: Sequence[StageUse] = (),
+        caller: Caller | None = None,
+        features: Sequence[float] | None = None,
+    ) -> Demand:
+        """Return the demand of one agent run in one stage; see `DemandForecaster`."""
+        found = self.demand.forecast(
+            role, prompt_tokens=prompt_tokens, history=history, caller=caller, features=features
+        )
+        return widened(found, self.factor)
+
+    def per_call(self, role: str, *, history: Sequence[StageUse] = (), caller: Caller | None = None) -> tuple[int, int]:
+        """Return the median growth of the prompt and the median output of a call; medians are not widened."""
+        return self.demand.per_call(role, history=history, caller=caller)
+
+
+def widened(demand: Demand, factor: float) -> Demand:
+    """Return a demand whose quantiles above the median are so many times as far from it.
+
+    The median is the highest quantile of at most 50 %, or 0 where there is none.
+
+    >>> widened(Demand(probabilities=(0.1, 0.5, 0.9), tokens=(50, 100, 300)), 1.5).tokens
+    (50, 100, 400)
+    """
+    pairs = list(zip(demand.probabilities, demand.tokens, strict=True))
+    middle = max((tokens for probability, tokens in pairs if probability <= MEDIAN), default=0)
+    tokens = tuple(
+        tokens if probability <= MEDIAN else min(MAX_TOKENS, middle + math.ceil((tokens - middle) * factor))
+        for probability, tokens in pairs
+    )
+    return Demand(probabilities=demand.probabilities, tokens=tokens, sample_size=demand.sample_size)
 
 
 class DriftVerdict(Record):

@@ -69,6 +69,7 @@ class RunExample(NamedTuple):
         history: What earlier runs of the same agent type in this workflow used, the latest last.
         use: What it used.
         total_tokens: Prompt and output tokens over all its calls.
+        agent_run: Identifier of the agent run within the workflow.
     """
 
     workflow: str
@@ -79,6 +80,7 @@ class RunExample(NamedTuple):
     history: tuple[StageUse, ...]
     use: StageUse
     total_tokens: int
+    agent_run: str
 
 
 class SpanExample(NamedTuple):
@@ -260,10 +262,8 @@ class _Reader:
 
     def _run_example(self, call: _Call, history: tuple[StageUse, ...], unit: UnitSoFar) -> RunExample:
         use = StageUse.of_calls(unit.prompts, unit.outputs)
-        prompt = call.prompt_tokens
-        return RunExample(
-            self.workflow, unit.stage, call.caller, call.features, prompt, history, use, unit.total_tokens
-        )
+        about = (self.workflow, unit.stage, call.caller, call.features, call.prompt_tokens)
+        return RunExample(*about, history, use, unit.total_tokens, unit.agent_run)
 
     def _span(self, call: _Call, history: tuple[tuple[int, int], ...], members: tuple[int, ...]) -> SpanExample:
         total = sum(self.found.runs[number].total_tokens for number in members)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from apportion.models.features import Caller
     from apportion.planner.budgets.plan import BudgetPlan
+    from apportion.planner.forecasts import Widening
     from apportion.planner.prompt import PlannedPrompt
     from apportion.records import Demand
 
@@ -84,12 +85,14 @@ class PlanOptions:
         target_reduction: Share of visible prompt tokens to save where that costs nothing, in [0, 1], or `None`.
         enabled: Off switch: every prompt is sent as it is.
         models: Folder of trained models that forecast demand; `None` means documented priors.
+        widening: What past outcomes say of their forecasts; see `forecasts.widening_of`.
     """
 
     budget: Budget = field(default_factory=Budget)
     target_reduction: float | None = None
     enabled: bool = True
     models: Path | None = None
+    widening: Widening | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +237,7 @@ class WorkflowPlanner:
         self.options = options
         self.stages: dict[tuple[str, int], StageRecord] = {}
         self._solve = solve
-        self.forecasts = forecasts(options.models)
+        self.forecasts = forecasts(options.models, options.widening)
         self._history: defaultdict[str, list[StageUse]] = defaultdict(list)
         self._main: Invocation | None = None
         self._current: dict[str, int] = {}

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from apportion.errors import ApportionError, InputError, NothingToReplayError
-from apportion.planner.forecasts import require_trained
+from apportion.planner.forecasts import require_trained, widening_of
 from apportion.planner.planner import PlanOptions
 from apportion.planner.replay.aggregate import RunFacts, build_report
 from apportion.planner.replay.baselines import find_baselines
@@ -74,6 +74,7 @@ def replay(
     limit: int | None = None,
     against: Sequence[str] = (),
     models: Path | None = None,
+    outcomes: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> ReplayReport:
     """Replay logged workflows with planning, and report what it would have saved and what it would have cost.
@@ -94,6 +95,8 @@ def replay(
             `keep-last-20`, `rule-a`, `equal-split`. Each costs one more pass over the logs.
         models: Folder of trained models (`apportion train`) whose demand forecasts the plans go by; `None` means the
             documented priors. On workflows from which the models have learned the figures flatter.
+        outcomes: Telemetry store that knows what came of past forecasts of these models. Where they no longer fit,
+            forecasts are widened, and the report says so.
         progress: Called after each workflow.
 
     Returns:
@@ -108,7 +111,13 @@ def replay(
     rivals = find_baselines(against)
     began = time.perf_counter()
     target = target_reduction if enabled else None
-    options = PlanOptions(budget=budget or Budget(), target_reduction=target, enabled=enabled, models=models)
+    options = PlanOptions(
+        budget=budget or Budget(),
+        target_reduction=target,
+        enabled=enabled,
+        models=models,
+        widening=widening_of(models, outcomes),
+    )
     skipped = SkipLog()
     groups = find_groups(paths, skipped)
     workers = _workers(groups, jobs)

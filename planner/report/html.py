@@ -106,6 +106,12 @@ def to_html(report: ReplayReport) -> str:
         comparisons=_comparisons(report),
         compared=wording.COMPARED,
         comparison_notes=wording.comparison_notes(report),
+        planned={
+            "title": wording.planned_title(report),
+            "headers": wording.PLANNED,
+            "rows": wording.planned_against_used(report),
+            "explained": wording.PLANNED_EXPLAINED,
+        },
         skipped=wording.skipped(report),
         messages=report.skipped.messages[:MESSAGES],
         more_messages=_unshown(report),

@@ -254,9 +254,17 @@ def _details(page: _Page, report: ReplayReport) -> None:
             [[row.name, *_cells(row)] for row in wording.comparison(report, source.source)],
             spare=[5, 3, 7, 6],
         )
+    _planned(page, report)
     _dearest(page, report.per_workflow)
     page.gap()
     page.facts(wording.background(report))
+
+
+def _planned(page: _Page, report: ReplayReport) -> None:
+    rows = wording.planned_against_used(report)
+    if rows:
+        page.table(wording.planned_title(report), wording.PLANNED, rows, spare=[1, 4])
+        page.line(wording.PLANNED_EXPLAINED, _DIM)
 
 
 def _dearest(page: _Page, workflows: Sequence[WorkflowRow]) -> None:

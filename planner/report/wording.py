@@ -38,7 +38,6 @@ if TYPE_CHECKING:
         Simulator,
         SourceRow,
         Stability,
-        Variance,
         WorkflowRow,
     )
 
@@ -50,6 +49,9 @@ NOT_RERUN = (
 
 REASONS = 10
 """Reasons for degraded plans and figures that are shown; all of them are in the JSON file."""
+
+PLANNED_ROWS = 15
+"""Agent types in the table of planned against used; all of them are in the JSON file."""
 
 MODELS = 5
 """Models without a known price that are named; all of them are in the JSON file."""
@@ -376,6 +378,36 @@ def _budget(use: BudgetUse) -> str:
     early = " Expansions come early and savings late, so planning can reach a limit sooner."
     more = early if use.calls_beyond_planned > use.calls_beyond_baseline else ""
     return f"{over}\nA replay counts and does not enforce: the logged calls are made anyway.{more}"
+
+
+PLANNED = ("Agent", "Stages", "Within", "Forecast", "Allocated")
+"""Headers of the table of planned against used; the first is text."""
+
+PLANNED_EXPLAINED = (
+    f"Within: stages that used no more than their forecast, the 90{NO_BREAK}% quantile of the demand. Forecast and "
+    "allocated: relative to what was used, in the median stage."
+)
+"""What its columns mean."""
+
+
+def planned_against_used(report: ReplayReport) -> list[list[str]]:
+    """Return the rows under `PLANNED`, those of the agent types with most stages, the most frequent first."""
+    return [
+        [
+            agent,
+            f"{row.count:,}",
+            percent(row.coverage),
+            times(row.width),
+            times(None if row.bias is None else 1 + row.bias),
+        ]
+        for agent, row in list(report.variance.by_agent.items())[:PLANNED_ROWS]
+    ]
+
+
+def planned_title(report: ReplayReport) -> str:
+    """Return the title of the table: how many agent types it shows."""
+    agents = len(report.variance.by_agent)
+    return f"Planned against used ({min(agents, PLANNED_ROWS)} of {count(agents, 'agent type')})"
 
 
 def _forecasts(variance: Variance, models: object) -> str:

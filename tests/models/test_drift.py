@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 
 from apportion.errors import InputError
 from apportion.models import drift
-from apportion.models.drift import MAX_FACTOR, SHIFT, CoverageMonitor, Interval, category_shift
+from apportion.models.demand import PriorDemand
+from apportion.models.drift import (
+    MAX_FACTOR,
+    SHIFT,
+    CoverageMonitor,
+    Interval,
+    WidenedDemand,
+    category_shift,
+    widened,
+)
+from apportion.models.priors import MAX_TOKENS
+from apportion.records import Demand
 
 intervals = st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)).map(lambda ends: Interval(min(ends), max(ends)))
 amounts = st.floats(0, 1e7)
@@ -29,6 +40,32 @@ def test_a_widened_interval_holds_the_old_one(interval: Interval, factor: float,
     assert wide.low <= interval.low + 1e-6
     assert wide.high >= interval.high - 1e-6
     assert wide.low >= 0
+
+
+demands = st.dictionaries(
+    st.floats(0.01, 0.99), st.integers(0, MAX_TOKENS) | st.integers(0, 1000), min_size=1, max_size=9
+).map(lambda found: Demand(probabilities=tuple(sorted(found)), tokens=tuple(sorted(found.values())), sample_size=3))
+
+
+@given(demand=demands, factor=st.floats(1, MAX_FACTOR), more=st.floats(0, 2))
+def test_widened_quantiles_never_get_nearer_to_the_median_and_never_cross(
+    demand: Demand, factor: float, more: float
+) -> None:
+    wide = widened(demand, factor)  # a Demand refuses quantiles that cross
+    assert (wide.probabilities, wide.sample_size) == (demand.probabilities, demand.sample_size)
+    for probability, before, after in zip(demand.probabilities, demand.tokens, wide.tokens, strict=True):
+        assert after == before if probability <= 0.5 else before <= after <= MAX_TOKENS
+    further = widened(demand, factor + more).tokens
+    assert all(one <= other for one, other in zip(wide.tokens, further, strict=True))
+    assert widened(demand, 1.0) == demand
+
+
+def test_a_widened_forecaster_leaves_the_median_and_single_calls_as_they_are() -> None:
+    plain = PriorDemand()
+    wide = WidenedDemand(plain, 2.0)
+    before, after = (one.forecast("main", prompt_tokens=9000) for one in (plain, wide))
+    assert after == widened(before, 2.0) != before
+    assert wide.per_call("sub") == plain.per_call("sub")
 
 
 @given(pairs=st.lists(st.tuples(intervals, amounts), max_size=60))

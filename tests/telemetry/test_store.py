@@ -28,7 +28,7 @@ from apportion.telemetry import _database
 from apportion.telemetry._migrations import APPLICATION_ID, MIGRATIONS, SCHEMA_VERSION, migrate
 from apportion.telemetry._privacy import safe_part
 from apportion.telemetry.events import Event, WorkflowLog
-from apportion.telemetry.store import Added, FileGroup, GroupRecord, TelemetryStore
+from apportion.telemetry.store import Added, FileGroup, GroupRecord, Outcome, TelemetryStore
 from apportion.testing import texts, workflow_logs
 
 MARKER = "zanzibar-quartz-7741"
@@ -733,6 +733,122 @@ def test_a_full_disk_is_an_error_and_the_store_stays_whole(tmp_path: Path) -> No
     with open_store(tmp_path / "t.db") as store:
         assert store.summary().workflows == stored > 3
         assert store.check() == []
+
+
+# ------------------------------------------------------------------ what was forecast, and what was used
+
+
+def outcome(run: str = "main", used: int = 100, **fields: Any) -> Outcome:
+    about = {"agent_run": run, "agent": "main", "stage": 0, "version": "0001-0123abcd"}
+    return Outcome(
+        **{**about, "low_tokens": 50, "median_tokens": 90, "likely_tokens": 200, "used_tokens": used, **fields}
+    )
+
+
+def noted(store: TelemetryStore, **filters: Any) -> list[tuple[str, str, int]]:
+    return [(one.workflow, one.agent_run, one.used_tokens) for one in store.outcomes(**filters)]
+
+
+def test_outcomes_come_back_in_the_order_in_which_they_were_noted(tmp_path: Path) -> None:
+    times = iter(NOON + timedelta(minutes=nth) for nth in range(10))
+    with open_store(tmp_path / "t.db", clock=lambda: next(times)) as store:
+        store.add(make_log("one"))
+        store.add(make_log("two"))
+        store.record_outcomes("two", [outcome("a", 1), outcome("b", 2)])
+        store.record_outcomes("one", [outcome("c", 3, version="0002-0123abcd")])
+        assert noted(store) == [("two", "a", 1), ("two", "b", 2), ("one", "c", 3)]
+        assert noted(store, version="0001-0123abcd") == [("two", "a", 1), ("two", "b", 2)]
+        assert noted(store, latest=2) == [("two", "b", 2), ("one", "c", 3)]
+        first = store.outcomes()[0]
+        assert (first.framework, first.recorded_at) == ("none", NOON + timedelta(minutes=2))
+        assert Outcome(**first.model_dump(include=set(Outcome.model_fields))) == outcome("a", 1)
+        assert store.check() == []
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(st.tuples(st.sampled_from("ab"), st.booleans(), st.integers(0, 3)), max_size=8))
+def test_outcomes_are_replaced_and_never_doubled(
+    steps: list[tuple[str, bool, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    expected: dict[str, list[int]] = {}
+    forecast: list[Outcome] = []
+    with open_store(tmp_path_factory.mktemp("store") / "t.db", forecast=lambda _log, _before: tuple(forecast)) as store:
+        for number, (name, again, count) in enumerate(steps, start=1):
+            made = [outcome(f"r{nth}", number) for nth in range(count)]
+            if again and name in expected:
+                store.record_outcomes(name, made)
+            else:
+                forecast[:] = made
+                assert store.add(make_log(name, ("please", f"done {number}"))) is not Added.UNCHANGED
+            expected[name] = [number] * count
+        for name, used in expected.items():
+            assert [one.used_tokens for one in store.outcomes() if one.workflow == name] == used
+        for name in expected:
+            store.delete(name)
+        assert store.outcomes() == []
+
+
+def test_a_workflow_that_is_stored_already_is_not_forecast_again(tmp_path: Path) -> None:
+    asked: list[tuple[str, datetime | None]] = []
+
+    def forecast(log: WorkflowLog, before: datetime | None) -> list[Outcome]:
+        asked.append((log.id, before))
+        return [outcome()]
+
+    with open_store(tmp_path / "t.db", forecast=forecast, clock=lambda: NOON) as store:
+        store.add(make_log())
+        store.add(make_log())
+        store.compare(make_log("two"))
+        store.add(make_log(contents=("please", "done", "more")))
+        assert asked == [("one", None), ("one", NOON)]
+        assert len(store.outcomes()) == 1
+
+
+def test_a_workflow_is_stored_with_its_outcomes_or_not_at_all(tmp_path: Path) -> None:
+    twice_the_size = [outcome(stage=2**63)]  # beyond what SQLite holds
+    with open_store(tmp_path / "t.db", forecast=lambda _log, _before: twice_the_size) as store:
+        with pytest.raises(InputError, match="beyond 64 bits"):
+            store.add(make_log())
+        assert (store.load("one"), store.outcomes()) == (None, [])
+
+
+def test_outcomes_of_an_unknown_workflow_are_refused(tmp_path: Path) -> None:
+    with open_store(tmp_path / "t.db") as store, pytest.raises(InputError, match="no workflow nobody"):
+        store.record_outcomes("nobody", [outcome()])
+
+
+@pytest.mark.parametrize("captured", [False, True])
+def test_outcomes_hold_no_text_of_a_log(captured: bool, tmp_path: Path) -> None:  # noqa: FBT001  (parametrised)
+    secret = f"{MARKER}\nis no name"
+    with open_store(tmp_path / "t.db", capture_content=captured) as store:
+        store.add(make_log())
+        store.record_outcomes("one", [outcome(secret, agent=secret)])
+        (found,) = store.outcomes()
+    assert (found.agent == secret) is captured
+    assert (MARKER.encode() in bytes_on_disk(tmp_path)) is captured
+    assert captured or found.agent.startswith("hash:")
+
+
+@pytest.mark.parametrize("fields", [{"low_tokens": 91}, {"likely_tokens": 89}, {"used_tokens": 0}, {"version": ""}])
+def test_an_outcome_that_cannot_be_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="Outcome"):
+        outcome(**fields)
+
+
+def test_a_store_from_before_outcomes_takes_the_step_and_keeps_its_workflows(tmp_path: Path) -> None:
+    path = tmp_path / "t.db"
+    with open_store(path) as store:
+        store.add(make_log())
+    connection = raw(path)
+    connection.execute("DROP TABLE outcomes")
+    connection.execute("PRAGMA user_version = 1")
+    connection.commit()
+    connection.close()
+    with open_store(path) as store:
+        assert store.summary().schema_version == SCHEMA_VERSION
+        assert (store.outcomes(), store.check()) == ([], [])
+        store.record_outcomes("one", [outcome()])
+        assert noted(store) == [("one", "main", 100)]
 
 
 # ------------------------------------------------------------------ creation and migration

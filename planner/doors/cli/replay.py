@@ -276,6 +276,7 @@ def _replay(
         limit=limit,
         against=against,
         models=models,
+        outcomes=loaded.settings.telemetry.database,
         progress=progress,
     )
 

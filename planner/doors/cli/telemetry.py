@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from apportion.planner.doors.cli._common import INTERRUPTED, print_json, say
+from apportion.planner.doors.cli._common import INTERRUPTED, WIDTH, print_json, say
 from apportion.planner.doors.cli._files import given_paths
 from apportion.planner.doors.cli._stdin import watching_standard_input
 from apportion.planner.doors.cli._tables import table
@@ -18,12 +19,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
+    from apportion.models.drift import DriftVerdict
+    from apportion.models.outcomes import RunForecasts, Variance
     from apportion.settings import TelemetrySettings
     from apportion.telemetry.importing import ImporterInfo, ImportTally
     from apportion.telemetry.store import SourceSummary, StoreSummary, TelemetryStore
 
 MESSAGES = 5
 """Messages about skipped input that are shown without `--verbose`."""
+
+AGENTS = 15
+"""Agent types that are shown of those that were forecast; JSON has all of them."""
 
 StoreOption = Annotated[
     Path | None, typer.Option("--store", metavar="FILE", help="The telemetry store; default: telemetry.store_path.")
@@ -69,6 +75,9 @@ def import_command(
     hashes is in FILE.key beside the store; without it nobody can guess a short text from its hash. What is stored
     already is not written again, so the command can be repeated, and interrupted, at any time.
 
+    Where models were trained, the agent runs of new workflows are forecast as they were before each began, and what
+    came of that is stored too: `status` shows it, and forecasts that no longer fit are widened.
+
     \b
     Examples:
       apportion import ~/.claude/projects
@@ -80,16 +89,18 @@ def import_command(
     settings = _settings(store, capture_content)
     tally = ImportTally()
     shown = _progress(tally, show=not quiet)
-    with watching_standard_input(paths), _opened(settings, dry_run=dry_run) as opened, shown as progress:
+    forecast = None if dry_run else _forecast(settings.models_folder)
+    with watching_standard_input(paths), _opened(settings, forecast, dry_run=dry_run) as opened, shown as progress:
         try:
             import_logs(paths, opened, tally, dry_run=dry_run, progress=progress)
         except KeyboardInterrupt:
             tally.complete = False
     nothing = tally.complete and not tally.workflows.total()
     if as_json:
-        print_json(_import_json(tally, settings.database, dry_run=dry_run))
+        print_json(_import_json(tally, settings.database, forecast, dry_run=dry_run))
     elif not (quiet or nothing):
         _show_import(tally, settings, dry_run=dry_run, verbose=verbose)
+    _say_what_was_not_forecast(forecast)
     if not tally.complete:
         _say_how_far(tally, dry_run=dry_run)
         raise typer.Exit(INTERRUPTED)
@@ -103,7 +114,7 @@ def status_command(
     as_json: JsonOption = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List the importers too.")] = False,
 ) -> None:
-    """Show what the telemetry store holds, and how many importers are installed.
+    """Show what the telemetry store holds, what came of forecasts, and how many importers are installed.
 
     A usage that no log mentions is shown as "-". "~" marks figures to which an estimate contributes.
 
@@ -113,15 +124,18 @@ def status_command(
     from apportion.telemetry.store import TelemetryStore
 
     settings = _settings(store, None)
-    summary = None
+    summary = planned = None
     if settings.database.exists():
         with TelemetryStore(settings.database, capture_content=settings.capture_content) as opened:
             summary = opened.summary()
+            planned = _planned_against_used(opened, settings.models_folder)
     importers = installed_importers()
     if as_json:
-        print_json(_status_json(settings, summary, importers))
+        print_json(_status_json(settings, summary, planned, importers))
     else:
         _show_status(settings, summary, store)
+        if planned is not None:
+            _show_planned(planned)
         _show_importers(importers, verbose=verbose)
 
 
@@ -132,13 +146,26 @@ def _settings(store: Path | None, capture_content: bool | None) -> TelemetrySett
     return load_settings(overrides=overrides).settings.telemetry
 
 
-def _opened(settings: TelemetrySettings, *, dry_run: bool) -> AbstractContextManager[TelemetryStore | None]:
+def _forecast(folder: Path) -> RunForecasts | None:
+    """Return what forecasts the runs of new workflows, or `None` where no models were ever trained."""
+    from apportion.planner.forecasts import is_trained
+
+    if not is_trained(folder):
+        return None
+    from apportion.models.outcomes import RunForecasts
+
+    return RunForecasts(folder)
+
+
+def _opened(
+    settings: TelemetrySettings, forecast: RunForecasts | None, *, dry_run: bool
+) -> AbstractContextManager[TelemetryStore | None]:
     """Open the store; a dry run does not create one."""
     from apportion.telemetry.store import TelemetryStore
 
     if dry_run and not settings.database.exists():
         return nullcontext()
-    return TelemetryStore(settings.database, capture_content=settings.capture_content)
+    return TelemetryStore(settings.database, capture_content=settings.capture_content, forecast=forecast)
 
 
 @contextmanager
@@ -163,7 +190,7 @@ def _progress(tally: ImportTally, *, show: bool) -> Iterator[Callable[[], None] 
         yield update
 
 
-def _import_json(tally: ImportTally, store: Path, *, dry_run: bool) -> dict[str, Any]:
+def _import_json(tally: ImportTally, store: Path, forecast: RunForecasts | None, *, dry_run: bool) -> dict[str, Any]:
     from apportion.telemetry.store import Added
 
     return {
@@ -185,6 +212,7 @@ def _import_json(tally: ImportTally, store: Path, *, dry_run: bool) -> dict[str,
             "lines": tally.skipped.lines,
             "messages": [str(message) for message in tally.skipped.messages],
         },
+        "forecasts": None if forecast is None else {"runs": forecast.outcomes, "problem": forecast.problem},
     }
 
 
@@ -228,6 +256,13 @@ def _show_skipped(tally: ImportTally, *, verbose: bool) -> None:
         say(f"  and {hidden:,} more" + ("" if verbose else "; --verbose shows them"))
 
 
+def _say_what_was_not_forecast(forecast: RunForecasts | None) -> None:
+    from apportion.planner.report.figures import plain
+
+    if forecast is not None and forecast.problem is not None:
+        typer.echo(f"note: workflows were stored without forecasts: {plain(forecast.problem)}", err=True)
+
+
 def _say_how_far(tally: ImportTally, *, dry_run: bool) -> None:
     stored = "" if dry_run else " What is stored is complete; run the same command again to go on."
     typer.echo(
@@ -249,8 +284,57 @@ def _nothing_importable(tally: ImportTally) -> Exception:
     return InputError("there is nothing to import" + (f" ({reasons})" if reasons else ""), hint=hint)
 
 
+class _Planned(NamedTuple):
+    """What came of forecasts of agent runs.
+
+    Attributes:
+        version: The version in use, whose forecasts these are; `None` where there is none: then those of all versions.
+        problem: Why it cannot be told which version is in use, or `None`.
+        total: How good the forecasts were.
+        by_agent: The same by framework and agent type, the most frequent first.
+        drift: Whether they still fit; `None` without a version in use.
+    """
+
+    version: str | None
+    problem: str | None
+    total: Variance
+    by_agent: dict[tuple[str, str], Variance]
+    drift: DriftVerdict | None
+
+
+def _planned_against_used(store: TelemetryStore, folder: Path) -> _Planned:
+    from apportion.errors import InputError
+    from apportion.models.outcomes import LATEST, drift_of, variance_by_agent, variance_of
+    from apportion.models.persistence import current_version
+
+    version = problem = None
+    try:
+        version = current_version(folder)
+    except InputError as error:
+        problem = str(error)
+    outcomes = store.outcomes(version=version)
+    drift = None if version is None else drift_of(outcomes[-LATEST:])
+    return _Planned(version, problem, variance_of(outcomes), variance_by_agent(outcomes), drift)
+
+
+def _planned_json(planned: _Planned) -> dict[str, Any]:
+    return {
+        "version": planned.version,
+        "problem": planned.problem,
+        **planned.total.model_dump(),
+        "by_agent": [
+            {"framework": framework, "agent": agent, **figures.model_dump()}
+            for (framework, agent), figures in planned.by_agent.items()
+        ],
+        "drift": None if planned.drift is None else planned.drift.model_dump(),
+    }
+
+
 def _status_json(
-    settings: TelemetrySettings, summary: StoreSummary | None, importers: Sequence[ImporterInfo]
+    settings: TelemetrySettings,
+    summary: StoreSummary | None,
+    planned: _Planned | None,
+    importers: Sequence[ImporterInfo],
 ) -> dict[str, Any]:
     store: dict[str, Any] = {"path": str(settings.database), "exists": summary is not None}
     if summary is None:
@@ -262,6 +346,7 @@ def _status_json(
     return {
         "schema": "apportion.status/1",
         "store": store,
+        "forecasts": None if planned is None else _planned_json(planned),
         "importers": [info._asdict() for info in importers],
     }
 
@@ -297,6 +382,39 @@ def _show_sources(sources: Sequence[SourceSummary]) -> None:
         say(line)
     say('Usage as logged: "-" unknown, "~" partly estimated.')
     say("Text tokens: what the events hold, each counted once.")
+
+
+def _show_planned(planned: _Planned) -> None:
+    """Show what came of forecasts, where there were any."""
+    from apportion.planner.report.figures import plain
+
+    if planned.problem is not None:
+        say(plain(f"\nforecasts: {planned.problem}"))
+    if planned.total.count:
+        say()
+        say(f"Planned against used, {f'models {planned.version}' if planned.version else 'models of all versions'}:")
+        rows = [_planned_row(f"{agent} ({framework})", one) for (framework, agent), one in planned.by_agent.items()]
+        hidden = len(rows) - AGENTS
+        rows = [*rows[:AGENTS], _planned_row("all", planned.total)]
+        for line in table(["Agent (framework)", "Runs", "Within", "Width", "Bias"], rows):
+            say(line)
+        if hidden > 0:
+            say(f"and {hidden:,} more agent types; --json lists them")
+        say("Within: runs that used no more than the 90 % quantile of their forecast. Width:")
+        say("that quantile by the use, median. Bias: median forecast above the use, median.")
+    elif planned.version is not None:
+        say(f"\nno workflow has been imported since models {planned.version} were trained")
+    if planned.drift is not None and planned.total.count:
+        said = f"drift: {planned.drift.reason}" if planned.drift.reason else "no drift"
+        for line in textwrap.wrap(plain(said), WIDTH):
+            say(line)
+
+
+def _planned_row(name: str, figures: Variance) -> list[str]:
+    from apportion.planner.report.figures import UNKNOWN, percent, times
+
+    bias = UNKNOWN if figures.bias is None else f"{figures.bias:+.0%}".replace("%", " %")
+    return [name, f"{figures.count:,}", percent(figures.coverage), times(figures.width), bias]
 
 
 def _source_row(source: SourceSummary) -> list[str]:

@@ -112,6 +112,26 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )
         """,
     ),
+    (
+        """
+        CREATE TABLE outcomes (              -- what was forecast, beside what was used; no text of any log
+            workflow INTEGER NOT NULL REFERENCES workflows (key) ON DELETE CASCADE,
+            position INTEGER NOT NULL,       -- in the order in which the runs began
+            level TEXT NOT NULL,             -- what was forecast: 'run', an agent run in a stage
+            agent_run TEXT NOT NULL,
+            agent TEXT NOT NULL,
+            stage INTEGER NOT NULL,
+            low_tokens INTEGER NOT NULL,     -- 10 %, 50 % and 90 % quantile
+            median_tokens INTEGER NOT NULL,
+            likely_tokens INTEGER NOT NULL,
+            used_tokens INTEGER NOT NULL,
+            version TEXT NOT NULL,           -- of the models
+            recorded_us INTEGER NOT NULL,
+            PRIMARY KEY (workflow, level, position)
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX outcomes_by_version ON outcomes (version, recorded_us)",
+    ),
 )
 """The steps; each is one transaction."""
 

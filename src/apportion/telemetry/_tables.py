@@ -14,6 +14,7 @@ from apportion.telemetry._rows import (
     bind,
     decode_event,
     decode_summary,
+    decode_time,
     decode_usage,
     encode_time,
     event_rows,
@@ -22,7 +23,7 @@ from apportion.telemetry._rows import (
     usage_rows,
 )
 from apportion.telemetry.redaction import redact, redact_json
-from apportion.telemetry.stored import StoredEvent, StoredWorkflow
+from apportion.telemetry.stored import Outcome, StoredEvent, StoredOutcome, StoredWorkflow
 
 if TYPE_CHECKING:
     import sqlite3
@@ -42,6 +43,7 @@ _ROWS_OF_A_WORKFLOW = (
     f"SELECT step, {', '.join(USAGE_COLUMNS)}, estimated FROM usages WHERE workflow = ? ORDER BY step",  # noqa: S608
     "SELECT hash, content FROM contents WHERE workflow = ? ORDER BY hash",
 )
+_OUTCOME_COLUMNS = tuple(Outcome.model_fields)
 _IMPORT_COLUMNS = ("path", "size", "modified_ns", "fingerprint", "imported_us", "workflows", "calls", "skipped")
 
 
@@ -52,19 +54,23 @@ class StoredVersion(NamedTuple):
         key: Its internal key.
         fingerprint: Keyed hash of everything but the origin.
         captured: Whether its contents are kept.
+        imported_at: When it was stored.
     """
 
     key: int
     fingerprint: bytes
     captured: bool
+    imported_at: datetime | None
 
 
 def find_version(connection: sqlite3.Connection, workflow_id: str) -> StoredVersion | None:
     """Return the stored version of a workflow, or `None`."""
     row = connection.execute(
-        "SELECT key, fingerprint, captured FROM workflows WHERE id = ?", (bind(workflow_id),)
+        "SELECT key, fingerprint, captured, imported_us FROM workflows WHERE id = ?", (bind(workflow_id),)
     ).fetchone()
-    return None if row is None else StoredVersion(row["key"], row["fingerprint"], bool(row["captured"]))
+    if row is None:
+        return None
+    return StoredVersion(row["key"], row["fingerprint"], bool(row["captured"]), decode_time(row["imported_us"]))
 
 
 def content_hashes(connection: sqlite3.Connection, key: int) -> list[tuple[bytes, int]]:
@@ -84,8 +90,8 @@ def insert_workflow(
     tokens: Mapping[bytes, int],
     imported_at: datetime,
     hider: Hasher | None,
-) -> None:
-    """Write a workflow that is not in the store.
+) -> int:
+    """Write a workflow that is not in the store, and return its key.
 
     Args:
         connection: In a write transaction.
@@ -127,6 +133,7 @@ def insert_workflow(
         [(key, digest, content) for digest, (content, _) in redacted.items()],
     )
     connection.execute("UPDATE workflows SET checksum = ? WHERE key = ?", (checksum(connection, key), key))
+    return key
 
 
 def read_workflow(connection: sqlite3.Connection, row: sqlite3.Row) -> StoredWorkflow:
@@ -164,6 +171,49 @@ def checksum(connection: sqlite3.Connection, key: int) -> bytes:
         for row in connection.execute(query, (key,)):
             digest.update(repr(tuple(row)).encode())
     return digest.digest()
+
+
+def write_outcomes(
+    connection: sqlite3.Connection,
+    key: int,
+    outcomes: Sequence[Outcome],
+    *,
+    recorded_at: datetime,
+    hider: Hasher | None,
+) -> None:
+    """Write what was forecast of a workflow and what it used, in place of what was noted before.
+
+    They are about the workflow and no part of it, so its checksum does not cover them.
+    """
+
+    def name(text: str) -> str | bytes | None:
+        return bind(text if hider is None else hider.name(text))
+
+    connection.execute("DELETE FROM outcomes WHERE workflow = ?", (key,))
+    rows = []
+    for position, outcome in enumerate(outcomes):
+        values = outcome.model_dump() | {"agent_run": name(outcome.agent_run), "agent": name(outcome.agent)}
+        rows.append((key, position, encode_time(recorded_at), *(values[column] for column in _OUTCOME_COLUMNS)))
+    connection.executemany(_insert("outcomes", ("workflow", "position", "recorded_us", *_OUTCOME_COLUMNS)), rows)
+
+
+def read_outcomes(connection: sqlite3.Connection, *, version: str | None, latest: int | None) -> list[StoredOutcome]:
+    """Return the outcomes that `TelemetryStore.outcomes` asks for."""
+    columns = ", ".join(_OUTCOME_COLUMNS)
+    rows = connection.execute(
+        f"SELECT id, framework, recorded_us, {columns} FROM outcomes"  # noqa: S608  (our own column names)
+        " JOIN workflows ON workflows.key = outcomes.workflow WHERE :version IS NULL OR version = :version"
+        " ORDER BY recorded_us DESC, workflow DESC, position DESC LIMIT :latest",
+        {"version": version, "latest": -1 if latest is None else latest},
+    ).fetchall()
+    return [_decode_outcome(row) for row in reversed(rows)]
+
+
+def _decode_outcome(row: sqlite3.Row) -> StoredOutcome:
+    about = {"workflow": unbind(row["id"]), "framework": unbind(row["framework"])}
+    return StoredOutcome(
+        **about, recorded_at=decode_time(row["recorded_us"]), **{name: unbind(row[name]) for name in _OUTCOME_COLUMNS}
+    )
 
 
 def write_import(

@@ -24,9 +24,11 @@ from apportion.telemetry._tables import (
     damaged_workflows,
     find_version,
     insert_workflow,
+    read_outcomes,
     read_workflow,
     workflow_rows,
     write_import,
+    write_outcomes,
 )
 from apportion.telemetry._totals import summarise
 from apportion.telemetry.stored import (
@@ -34,8 +36,10 @@ from apportion.telemetry.stored import (
     FileGroup,
     GroupRecord,
     ModelSummary,
+    Outcome,
     SourceSummary,
     StoredEvent,
+    StoredOutcome,
     StoredWorkflow,
     StoreSummary,
     UsageTotals,
@@ -56,9 +60,11 @@ __all__ = [
     "FileGroup",
     "GroupRecord",
     "ModelSummary",
+    "Outcome",
     "SourceSummary",
     "StoreSummary",
     "StoredEvent",
+    "StoredOutcome",
     "StoredWorkflow",
     "TelemetryStore",
     "UsageTotals",
@@ -80,6 +86,9 @@ class TelemetryStore:
             secrets taken out (see `redaction`).
         count_tokens: Counts the tokens of a content; default `apportion.tokens.count_tokens`.
         clock: Gives the time of an import.
+        forecast: Forecasts the runs of each workflow that is written, and says what they used; that is stored along
+            with it. It is given the workflow, and when an earlier version of it was stored, or `None`. It must not
+            raise.
 
     Raises:
         StoreError: The file is not a telemetry store, too new, damaged, or cannot be opened. It is never overwritten.
@@ -92,12 +101,14 @@ class TelemetryStore:
         capture_content: bool = False,
         count_tokens: Callable[[str], int] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        forecast: Callable[[WorkflowLog, datetime | None], Sequence[Outcome]] | None = None,
     ) -> None:
         self._database = Database(path)
         self.path = self._database.path
         self.capture_content = capture_content
         self._count_tokens = count_tokens
         self._clock = clock
+        self._forecast = forecast
         self._known_hasher: Hasher | None = None
 
     def __enter__(self) -> Self:
@@ -170,6 +181,29 @@ class TelemetryStore:
             found = connection.execute("DELETE FROM workflows WHERE id = ?", (name,)).rowcount > 0
         self._database.checkpoint()
         return found
+
+    def record_outcomes(self, workflow_id: str, outcomes: Sequence[Outcome]) -> None:
+        """Note what was forecast of a workflow and what it used, in place of what was noted before.
+
+        Raises:
+            InputError: There is no such workflow.
+        """
+        hider = None if self.capture_content else self._hasher()
+        with self._database.writing() as connection:
+            stored = find_version(connection, workflow_id)
+            if stored is None:
+                raise InputError(f"there is no workflow {workflow_id} in the store {self.path}")
+            write_outcomes(connection, stored.key, outcomes, recorded_at=self._clock(), hider=hider)
+
+    def outcomes(self, *, version: str | None = None, latest: int | None = None) -> list[StoredOutcome]:
+        """Return what was forecast and what was used, in the order in which it was noted.
+
+        Args:
+            version: Only forecasts of this version of the models.
+            latest: Only so many, the latest ones.
+        """
+        with self._database.reading() as connection:
+            return read_outcomes(connection, version=version, latest=latest)
 
     def workflows(
         self, *, source: str | None = None, framework: str | None = None, since: datetime | None = None
@@ -251,10 +285,13 @@ class TelemetryStore:
     def _add(self, log: WorkflowLog) -> Added:
         mine = fingerprint(log, self._hasher())
         with self._database.reading() as connection:
-            verdict = self._verdict(connection, find_version(connection, log.id), mine)
+            before = find_version(connection, log.id)
+            verdict = self._verdict(connection, before, mine)
         if verdict is Added.UNCHANGED:
             return verdict
-        tokens = self._tokens(log, mine)  # slow, hence outside the write transaction
+        tokens = self._tokens(log, mine)  # slow, hence outside the write transaction; so are forecasts
+        outcomes = self._forecast(log, None if before is None else before.imported_at) if self._forecast else ()
+        hider = None if self.capture_content else self._hasher()
         with self._database.writing() as connection:
             stored = find_version(connection, log.id)
             verdict = self._verdict(connection, stored, mine)
@@ -262,15 +299,17 @@ class TelemetryStore:
                 return verdict
             if stored is not None:
                 connection.execute("DELETE FROM workflows WHERE key = ?", (stored.key,))
-            insert_workflow(
+            now = self._clock()
+            key = insert_workflow(
                 connection,
                 log,
                 fingerprint=mine.whole,
                 contents=mine.contents,
                 tokens=tokens,
-                imported_at=self._clock(),
-                hider=None if self.capture_content else self._hasher(),
+                imported_at=now,
+                hider=hider,
             )
+            write_outcomes(connection, key, outcomes, recorded_at=now, hider=hider)
         return verdict
 
     def _pages(self, filters: dict[str, str | bytes | int | None]) -> Iterator[WorkflowSummary]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path  # noqa: TC003  (pydantic resolves it)
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import AwareDatetime, Field, NonNegativeFloat, NonNegativeInt
+from pydantic import AwareDatetime, Field, NonNegativeFloat, NonNegativeInt, model_validator
 
 from apportion.errors import StoreError
-from apportion.records import Kind, Record, Usage
+from apportion.records import Kind, Record, Tokens, Usage
 from apportion.telemetry.events import Event, WorkflowLog
 
 
@@ -137,6 +137,52 @@ class StoredWorkflow(Record):
             outcome=self.outcome,
             meta=self.meta,
         )
+
+
+class Outcome(Record):
+    """What was forecast of an agent run in a stage before it began, beside what it used.
+
+    Attributes:
+        agent_run: The agent run.
+        agent: Its agent type.
+        stage: Number of the stage.
+        level: What was forecast; so far always a run in a stage.
+        low_tokens: 10 % quantile of the forecast.
+        median_tokens: Its median.
+        likely_tokens: Its 90 % quantile.
+        used_tokens: Prompt and output tokens over all calls, at least 1.
+        version: Version of the models that forecast it.
+    """
+
+    agent_run: str
+    agent: str
+    stage: NonNegativeInt
+    level: Literal["run"] = "run"
+    low_tokens: Tokens
+    median_tokens: Tokens
+    likely_tokens: Tokens
+    used_tokens: Tokens = Field(gt=0)
+    version: str = Field(min_length=1, max_length=64)
+
+    @model_validator(mode="after")
+    def _quantiles_do_not_decrease(self) -> Self:
+        if not self.low_tokens <= self.median_tokens <= self.likely_tokens:
+            raise ValueError("quantiles of a forecast must not decrease")
+        return self
+
+
+class StoredOutcome(Outcome):
+    """An `Outcome` as it is stored.
+
+    Attributes:
+        workflow: Identifier of the workflow.
+        framework: Tool that ran it.
+        recorded_at: When it was stored.
+    """
+
+    workflow: str
+    framework: str
+    recorded_at: AwareDatetime
 
 
 class UsageTotals(Record):

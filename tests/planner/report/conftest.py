@@ -27,6 +27,7 @@ from apportion.planner.report.schema import (
     SourceRow,
     Stability,
     Variance,
+    VarianceFigures,
     WorkflowRow,
     WorstWorkflow,
 )
@@ -139,7 +140,16 @@ PLAN = PlanSummary(
     status={"STANDING": 16_904, "OPTIMAL": 396, "FEASIBLE": 21},
     degraded={"no price for the model": 312},
 )
-VARIANCE = Variance(count=4_120, coverage=0.893, width=2.41, bias=0.31)
+VARIANCE = Variance(
+    count=4_120,
+    coverage=0.893,
+    width=2.41,
+    bias=0.31,
+    by_agent={
+        "main": VarianceFigures(count=3_120, coverage=0.901, width=2.2, bias=0.25),
+        **{f"helper-{nth}": VarianceFigures(count=50, coverage=0.87, width=3.5, bias=None) for nth in range(20)},
+    },
+)
 SIMULATOR = Simulator(
     read_share_simulated=0.942, read_share_logged=0.963, bill_usd_simulated=104.2, bill_usd_logged=98.7
 )

@@ -20,7 +20,7 @@ from apportion.planner.report.charts import AGENTS, WORKFLOWS, _bin_label, _bins
 from apportion.planner.report.definitions import STATUS_DEFINITIONS
 from apportion.planner.report.figures import NO_BREAK, breakable
 from apportion.planner.report.html import _script, available, to_html, write_html
-from apportion.planner.report.schema import Skipped, WorstWorkflow
+from apportion.planner.report.schema import Skipped, VarianceFigures, WorstWorkflow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from apportion.planner.report.schema import Ledger, ReplayReport
 
 EVIL = "</script><script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\">{{7*7}}'\"&amp;"
+
+FIGURES: dict[str, Any] = {"count": 1, "coverage": 1.0, "width": 2.0, "bias": 0.5}
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -86,6 +88,7 @@ def hostile(report: ReplayReport) -> ReplayReport:
             "worst_workflow": WorstWorkflow(id=EVIL, bill_saved_share=-0.5),
             "skipped": Skipped(files=1, lines=0, messages=[EVIL]),
             "plan": report.plan.model_copy(update={"status": {EVIL: 1}, "degraded": {EVIL: 1}}),
+            "variance": report.variance.model_copy(update={"by_agent": {EVIL: VarianceFigures(**FIGURES)}}),
         }
     )
 
@@ -99,6 +102,13 @@ def test_it_is_one_file_that_loads_nothing(large_report: ReplayReport, tmp_path:
     assert "@import" not in text
     assert page.policy.startswith("default-src 'none'; ")
     assert len(text.encode()) < 2_500_000
+
+
+def test_planned_is_set_against_used_by_agent_type(large_report: ReplayReport, unknown_report: ReplayReport) -> None:
+    text = " ".join(Page(to_html(large_report)).text.split())
+    assert "Planned against used (15 of 21 agent types)" in text
+    assert "main3,12090.1 %2.20 times1.25 times" in text
+    assert "Planned against used" not in Page(to_html(unknown_report)).text
 
 
 def test_the_policy_allows_exactly_the_scripts_in_the_file(tiny_report: ReplayReport) -> None:

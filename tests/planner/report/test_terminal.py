@@ -198,6 +198,16 @@ def test_forecasts_of_trained_models_are_not_called_priors(large_report: ReplayR
     assert "they have learned nothing from these logs" not in shown
 
 
+def test_planned_is_set_against_used_by_agent_type(large_report: ReplayReport, unknown_report: ReplayReport) -> None:
+    shown = show(large_report, verbose=True)
+    assert "Planned against used (15 of 21 agent types)" in words(shown)
+    assert re.search(r"^main +3,120 +90\.1.% +2\.20.times +1\.25.times$", shown, re.MULTILINE)
+    assert re.search(r"^helper-13 +50 +87\.0.% +3\.50.times +-$", shown, re.MULTILINE)
+    assert "helper-14" not in shown
+    assert "Planned against used" not in show(large_report)
+    assert "Planned against used" not in show(unknown_report, verbose=True)
+
+
 def test_an_unknown_bill_is_said_and_not_shown_as_zero(
     large_report: ReplayReport, ledger: Callable[[float | None, float], Ledger]
 ) -> None:

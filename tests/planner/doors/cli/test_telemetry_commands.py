@@ -9,13 +9,18 @@ import sqlite3
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from apportion.models.demand import DemandModel
+from apportion.models.persistence import save_models
+from apportion.models.training import TrainingData
 from apportion.planner.doors.cli import main
 from apportion.telemetry import importing
+from apportion.telemetry.importers import SkipLog, read_logs
 from apportion.telemetry.importing import ImporterInfo
 from apportion.telemetry.store import TelemetryStore
 
@@ -272,6 +277,91 @@ def test_a_store_that_cannot_be_used_is_one_message_and_exit_code_2(run: Callabl
     assert (place / "notes.txt").read_text() == "precious"
 
 
+# ------------------------------------------------------------------ planned against used
+
+
+def write_sessions(path: Path, first: int, last: int, *, calls: int = 2) -> Path:
+    """Write workflows of one run each, in which each call adds some hundred tokens, which vary; nothing counts them."""
+    lines = []
+    for number in range(first, last):
+        for step in range(2 * calls):
+            line = event(f"w{number}", step, "word " * (50 + 20 * (number * 7 % 31)))
+            lines.append(json.dumps({key: value for key, value in line.items() if key != "usage"}))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def models(place: Path) -> Path:
+    """Models that were trained on 40 sessions, in the usual folder."""
+    logs = list(read_logs([write_sessions(place / "past.jsonl", 0, 40)], SkipLog()))
+    folder = place / "data" / "apportion" / "apportion.db.models"
+    data = TrainingData.of(logs)
+    save_models(folder, {"demand": DemandModel(boost=False).fit(logs)}, data, created_at=datetime.now(UTC))
+    return folder
+
+
+def test_without_models_nothing_is_forecast_and_nothing_said(run: Callable[..., Answer], place: Path) -> None:
+    log = write_log(place / "log.jsonl", "a")
+    answer = run("import", log, "--json")
+    assert (answer.json()["forecasts"], answer.err) == (None, "")
+    assert run("status", "--json").json()["forecasts"]["count"] == 0
+    assert "Planned against used" not in run("status").out
+
+
+def test_an_import_forecasts_new_workflows_and_status_tells_how_well(
+    run: Callable[..., Answer], place: Path, models: Path
+) -> None:
+    (version,) = (path.name for path in models.iterdir() if path.is_dir())
+    log = write_sessions(place / "new.jsonl", 100, 160)
+    assert run("import", log, "--json", "--dry-run").json()["forecasts"] is None
+    assert run("import", log, "--json").json()["forecasts"] == {"runs": 60, "problem": None}
+    assert run("import", log, "--json").json()["forecasts"] == {"runs": 0, "problem": None}
+    found = run("status", "--json").json()["forecasts"]
+    assert (found["version"], found["problem"], found["count"]) == (version, None, 60)
+    assert found["coverage"] >= 0.8
+    assert [(row["framework"], row["agent"], row["count"]) for row in found["by_agent"]] == [("handmade", "main", 60)]
+    assert (found["drift"]["drifted"], found["drift"]["outcomes"]) == (False, 60)
+    out = run("status").out
+    assert f"Planned against used, models {version}:" in out
+    assert rows(out)["main"][:2] == ["(handmade)", "60"]
+    assert rows(out)["all"][0] == "60"
+    assert "no drift" in out
+
+
+def test_forecasts_that_fit_no_longer_are_told_by_status_and_widened_in_a_replay(
+    run: Callable[..., Answer], place: Path, models: Path
+) -> None:
+    assert models.is_dir()
+    log = write_sessions(place / "grown.jsonl", 200, 230, calls=6)
+    run("import", write_log(place / "some.jsonl", "a"))
+    fitting = run("replay", log, "--learned", "--json", "-").json()
+    assert not any("widened" in reason for reason in fitting["plan"]["degraded"])
+    assert run("import", log, "--json").json()["forecasts"]["runs"] == 30
+    drift = run("status", "--json").json()["forecasts"]["drift"]
+    assert drift["drifted"]
+    assert drift["factor"] > 1
+    assert f"drift: {drift['reason']}" in " ".join(run("status").out.split())
+    widened = run("replay", log, "--learned", "--json", "-").json()
+    assert drift["reason"] in widened["plan"]["degraded"]
+    assert widened["variance"]["by_agent"]["main"]["width"] > 1.1 * fitting["variance"]["by_agent"]["main"]["width"]
+
+
+@pytest.mark.parametrize("damaged", ["demand.skops", "manifest.json", "../current"])
+def test_an_import_with_damaged_models_still_imports_and_says_so(
+    damaged: str, run: Callable[..., Answer], place: Path, models: Path
+) -> None:
+    (version,) = (path for path in models.iterdir() if path.is_dir())
+    (version / damaged).write_bytes(b"{")
+    answer = run("import", write_sessions(place / "new.jsonl", 100, 103))
+    assert answer.code == 0
+    assert rows(answer.out)["new"] == ["3", "6"]
+    assert answer.err.count("note: workflows were stored without forecasts: ") == 1
+    status = run("status")
+    assert status.code == 0
+    assert "Planned against used" not in status.out
+
+
 # ------------------------------------------------------------------ interrupts
 
 
@@ -382,7 +472,7 @@ def test_status_is_json_for_programs(run: Callable[..., Answer], place: Path) ->
     answer = run("status", "--store", place / "t.db", "--json").json()
     store = answer["store"]
     assert answer["schema"] == "apportion.status/1"
-    assert (store["path"], store["exists"], store["schema_version"]) == (str(place / "t.db"), True, 1)
+    assert (store["path"], store["exists"], store["schema_version"]) == (str(place / "t.db"), True, 2)
     assert (store["workflows"], store["calls"], store["agents"], store["events"]) == (1, 2, 1, 4)
     assert store["first_at"] == store["last_at"] == "2026-03-01T12:00:00+00:00"
     assert store["usage"]["reasoning"] is None
