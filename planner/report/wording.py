@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         Simulator,
         SourceRow,
         Stability,
+        Variance,
         WorkflowRow,
     )
 
