@@ -812,6 +812,18 @@ def test_a_workflow_is_stored_with_its_outcomes_or_not_at_all(tmp_path: Path) ->
         assert (store.load("one"), store.outcomes()) == (None, [])
 
 
+def test_damaged_outcomes_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.db"
+    with open_store(path, forecast=lambda _log, _before: [outcome()]) as store:
+        store.add(make_log())
+        connection = raw(path)
+        connection.execute("UPDATE outcomes SET low_tokens = 1000")
+        connection.commit()
+        connection.close()
+        with pytest.raises(StoreError, match="outcomes are damaged"):
+            store.outcomes()
+
+
 def test_outcomes_of_an_unknown_workflow_are_refused(tmp_path: Path) -> None:
     with open_store(tmp_path / "t.db") as store, pytest.raises(InputError, match="no workflow nobody"):
         store.record_outcomes("nobody", [outcome()])

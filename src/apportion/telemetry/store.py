@@ -201,9 +201,17 @@ class TelemetryStore:
         Args:
             version: Only forecasts of this version of the models.
             latest: Only so many, the latest ones.
+
+        Raises:
+            StoreError: They cannot be read.
         """
-        with self._database.reading() as connection:
-            return read_outcomes(connection, version=version, latest=latest)
+        try:
+            with self._database.reading() as connection:
+                return read_outcomes(connection, version=version, latest=latest)
+        except (ValueError, TypeError) as error:  # written by something else than this module
+            raise StoreError(
+                f"outcomes are damaged in the store {self.path}", hint="Move it away and import the logs again"
+            ) from error
 
     def workflows(
         self, *, source: str | None = None, framework: str | None = None, since: datetime | None = None
