@@ -79,6 +79,9 @@ class DemandForecaster(Protocol):
     def per_call(self, role: str, *, history: Sequence[StageUse] = (), caller: Caller | None = None) -> tuple[int, int]:
         """Return the median growth of the prompt from call to call, and the median output of a call, in tokens."""
 
+    def overhead_tokens(self, caller: Caller) -> int | None:
+        """Return the usual size of system prompt and tool schemas, in tokens; `None` where that is unknown."""
+
 
 class Ask(NamedTuple):
     """One question about an agent run in a stage; the fields are those of `DemandForecaster.forecast`."""

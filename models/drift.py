@@ -92,6 +92,10 @@ class WidenedDemand:
         """Return the median growth of the prompt and the median output of a call; medians are not widened."""
         return self.demand.per_call(role, history=history, caller=caller)
 
+    def overhead_tokens(self, caller: Caller) -> int | None:
+        """Return the usual size of system prompt and tool schemas, in tokens; `None` where that is unknown."""
+        return self.demand.overhead_tokens(caller)
+
 
 def widened(demand: Demand, factor: float) -> Demand:
     """Return a demand whose quantiles above the median are so many times as far from it.

@@ -201,6 +201,9 @@ class PriorDemand:
         _, growth, output = self._with_history(role, history)
         return growth.quantile(0.5), output.quantile(0.5)
 
+    def overhead_tokens(self, _caller: Caller) -> None:
+        """Return `None`: how large system prompt and tool schemas are, no prior tells."""
+
     def _with_history(self, role: str, history: Sequence[StageUse]) -> tuple[Mixture, Mixture, Mixture]:
         """Mix the prior of a role with a history, for calls, growth and output each."""
         if role not in PRIORS:

@@ -499,9 +499,16 @@ class WorkflowPlanner:
         return max(0, int(min(limits))) if limits else None
 
     def _forecast(self, ask: Invocation, prompt_tokens: float) -> Demand:
+        """Forecast what a run needs in a stage.
+
+        Before its first call nobody has told what its prompt holds beyond its visible text: what is usual is added.
+        """
+        hidden = 0
+        if ask.caller is not None and ask.call == 0 and not ask.overhead_tokens:
+            hidden = self.forecasts.demand.overhead_tokens(ask.caller) or 0
         return self.forecasts.demand.forecast(
             ask.role,
-            prompt_tokens=round(prompt_tokens),
+            prompt_tokens=round(prompt_tokens) + hidden,
             history=self._history[_kind(ask)],
             caller=ask.caller,
             features=ask.features,

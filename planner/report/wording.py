@@ -155,7 +155,13 @@ def qualifications(report: ReplayReport) -> list[tuple[str, str]]:
         *_facts(report.facts),
         *_plans(report.plan),
         *([("Budget", _budget(report.budget))] if report.budget is not None else []),
+        *_demand(report.settings.get("models")),
     ]
+
+
+def _demand(models: object) -> list[tuple[str, str]]:
+    """Say that demand was forecast by trained models, where it was."""
+    return [] if models is None else [("Demand", f"forecast by the models in {plain(str(models))}")]
 
 
 def background(report: ReplayReport) -> list[tuple[str, str]]:

@@ -67,13 +67,16 @@ class Told:
         self.callers.append(caller)
         return 10, 10
 
+    def overhead_tokens(self, caller: Caller) -> int | None:
+        return 2_000 if caller.agent == "main" else None
+
 
 def test_demand_comes_from_the_forecaster_that_was_given_who_is_told_who_calls() -> None:
     told, caller = Told(), Caller("codex-cli", "shop", "main", "main", "gpt-5.5")
     plans, _ = planner()
     plans.forecasts = Forecasts(told, learned=True)
-    plans.before(ask(prompt_of(9000), caller=caller))
-    assert plans.stages["main", 1].likely_tokens == 90_000
+    plans.before(ask(prompt_of(9000), caller=caller, call=0, overhead_tokens=0.0))
+    assert plans.stages["main", 1].likely_tokens == 10 * (9_000 + 2_000), "system prompt and tools are expected"
     assert set(told.callers) == {caller}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,14 +84,22 @@ class Workflows:
                     yield stored.to_log() if stored.captured else stored
 
     def _from_logs(self, skipped: SkipLog) -> Iterator[WorkflowLog]:
-        """Yield each workflow once, though its log may lie in several files."""
+        """Yield each workflow once, though its log may lie in several files: the copy with most calls."""
         from apportion.telemetry.importers import read_logs
 
-        seen: set[str] = set()
-        for log in read_logs(self.paths, skipped):
-            if log.id not in seen:
-                seen.add(log.id)
+        for number, log in enumerate(read_logs(self.paths, skipped)):
+            if number in self._fullest:
                 yield log
+
+    @cached_property
+    def _fullest(self) -> frozenset[int]:
+        """Positions of the logs to read, one for each workflow."""
+        from apportion.telemetry.importers import SkipLog, read_logs
+
+        best: dict[str, tuple[int, int]] = {}
+        for number, log in enumerate(read_logs(self.paths, SkipLog())):
+            best[log.id] = max(best.get(log.id, (-1, 0)), (log.calls, -number))
+        return frozenset(-number for _, number in best.values())
 
 
 def _is_store(path: Path) -> bool:

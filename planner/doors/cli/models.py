@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apportion.planner.doors.cli._common import INTERRUPTED, print_json, say
+from apportion.planner.doors.cli._common import INTERRUPTED, interrupts, print_json, say
 from apportion.planner.doors.cli._files import check_outputs, given_paths, output, write_output
 from apportion.planner.doors.cli._tables import table
 from apportion.planner.doors.cli._workflows import Workflows
@@ -88,13 +88,16 @@ def train_command(
     if written is not None:
         check_outputs([written], list(sources or ()), given_paths(list(sources or ())))
     silent = quiet or (written is not None and written.to_stdout)
-    try:
-        with _progress(show=not quiet) as bar:
-            workflows = Workflows(settings.database, sources or (), each=bar.step)
-            manifest, trained = _train(workflows, settings, bar, force)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; the models are as they were.", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+    with interrupts() as pressed:
+        try:
+            with _progress(show=not quiet) as bar:
+                workflows = Workflows(settings.database, sources or (), each=bar.step)
+                manifest, trained = _train(workflows, settings, bar, force)
+        except BaseException as error:  # compiled code may make another exception of an interrupt
+            if not (pressed.pressed or isinstance(error, KeyboardInterrupt)):
+                raise
+            typer.echo("interrupted; the models are as they were.", err=True)
+            raise typer.Exit(INTERRUPTED) from None
     if not silent:
         _show_training(manifest, settings.models_folder, new=trained is not None, report=report)
         _show_skipped(workflows.skipped)

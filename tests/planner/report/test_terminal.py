@@ -196,6 +196,7 @@ def test_forecasts_of_trained_models_are_not_called_priors(large_report: ReplayR
         "The forecasts are those of the models in models, or documented priors where a reason under Degraded" in shown
     )
     assert "they have learned nothing from these logs" not in shown
+    assert "Demand forecast by the models in models" in shown
 
 
 def test_planned_is_set_against_used_by_agent_type(large_report: ReplayReport, unknown_report: ReplayReport) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from apportion.models import training
 from apportion.planner.doors.cli import main
+from apportion.planner.doors.cli._workflows import Workflows
+from apportion.telemetry.events import WorkflowLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -211,3 +214,29 @@ def test_the_folder_of_the_models_is_a_setting(
 def test_help_shows_examples(run: Callable[..., Answer]) -> None:
     for command in (("train",), ("models", "list"), ("models", "show"), ("models", "evaluate"), ("models",)):
         assert "Example" in run(*command, "--help").out
+
+
+def test_of_two_copies_of_a_workflow_the_fuller_one_is_learned_from(run: Callable[..., Answer], place: Path) -> None:
+    whole = write_log(place / "b.jsonl", 0, 12)
+    lines = whole.read_text().splitlines()
+    (place / "a.jsonl").write_text("\n".join(lines[:2]) + "\n")  # the beginning of w0, and read first
+    found = Workflows(place / "none.db", [str(place / "a.jsonl"), str(whole)])
+    assert [(log.id, log.calls) for log in found if isinstance(log, WorkflowLog)][-1:] == [("w11", 6)]
+    assert sorted(log.calls for log in found if isinstance(log, WorkflowLog)) == [6] * 12
+
+
+def test_an_interrupt_that_compiled_code_turned_into_another_error_is_still_an_interrupt(
+    run: Callable[..., Answer], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("import", write_log(place / "log.jsonl", 0, 12))
+
+    def interrupted(*_: object, **__: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ValueError("not a valid buffer format string") from None
+
+    monkeypatch.setattr(training, "train", interrupted)
+    answer = run("train")
+    assert answer.code == 130
+    assert "the models are as they were" in answer.err
