@@ -123,6 +123,9 @@ TORN = 1e-6
 ROUNDING_TIMES = 10
 """How much longer than about a few agents CP-SAT may decide about many."""
 
+TIME_PER_AGENT = 0.002
+"""Deterministic time per agent that CP-SAT may look for any plan at all."""
+
 NEARLY_TORN = 40
 """Certain agents that CP-SAT may decide about as well: those with the best second choice."""
 
@@ -333,10 +336,26 @@ class Search:
         """Find any plan that fits, or prove that there is none; then look for a better one on the whole model."""
         from apportion.planner.elastic import find_floor
 
-        self._offer(find_floor(self.compiled))
-        self.source = "floor"
-        if not self.clock.over:
+        if not self._any_of_the_columns():
+            self._offer(find_floor(self.compiled))
+            self.source = "floor"
+        if not self.clock.over and not self.many:
             self._solve_whole()
+
+    def _any_of_the_columns(self) -> bool:
+        """Ask for any plan at all: of the columns combined last, and of the most frugal ones, without work.
+
+        Where thousands of agents press on a limit, that is far easier than the whole model.
+        """
+        pool = self.pool.columns()
+        frugal = pool.take(np.flatnonzero(pool.needed))
+        quanta = self.compiled.quanta
+        idle = Work(np.zeros_like(quanta), np.zeros(quanta.shape, dtype=np.bool_))
+        time_limit = max(ROUNDING_TIMES * self.effort.decide, TIME_PER_AGENT * len(self.compiled.problem.agents))
+        for master in (self.master, Master(self.dual, frugal, idle)):
+            if master is not None and self._offer(master.decide(LOWEST, limit=self._limits(time_limit)).choice):
+                return True
+        return False
 
     @property
     def few(self) -> bool:

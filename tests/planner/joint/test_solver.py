@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from apportion.errors import InfeasiblePlanError, PlanError
-from apportion.planner import exact, solver
+from apportion.planner import elastic, exact, solver
 from apportion.planner.choice import DEFERRED, Choice, from_plan, value, violations
 from apportion.planner.compiled import compile_problem
 from apportion.planner.exact import solve_exactly
@@ -274,6 +274,22 @@ def test_a_refusal_of_the_whole_model_that_a_plan_refutes_is_reported_as_degrade
     for problem in coupled:
         plan = plan_workflow(problem, deadline_ms=None, effort=THOROUGH)
         assert plan.degraded or plan.gap <= THOROUGH.gap
+
+
+def test_where_no_good_plan_is_found_the_most_frugal_columns_still_hold_one(
+    coupled: list[Problem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of agents that press on a limit are too much for the whole model."""
+    decide = Master.decide
+
+    def only_any(self: Master, least_value: int, **options: Any) -> Answer:
+        return decide(self, least_value, **options) if least_value == solver.LOWEST else Answer("UNKNOWN", None)
+
+    monkeypatch.setattr(Master, "decide", only_any)
+    monkeypatch.setattr(Master, "best", lambda _self, *_, **__: Answer("UNKNOWN", None))
+    monkeypatch.setattr(elastic, "find_floor", lambda _compiled: pytest.fail("the whole model was asked"))
+    for problem in coupled[:8]:
+        require_valid(problem, plan_workflow(problem, deadline_ms=None))
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, status: Any) -> None:
