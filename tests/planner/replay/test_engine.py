@@ -271,9 +271,12 @@ def test_ctrl_c_leaves_a_valid_partial_report(tmp_path: Path, jobs: str) -> None
 
 
 _INTERRUPTED = """
+import signal
 import sys
 from pathlib import Path
 from apportion.planner.replay.engine import replay
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts the tests behind it ignores it
 
 def tell(progress):
     if progress.workflows == 1:
