@@ -295,7 +295,10 @@ class WorkflowPlanner:
             ask.run_id,
             state,
             ask.prices,
-            (*others, Waiting(LATER, self._forecast_later(ask, prompt_tokens), prompt_tokens)),
+            (
+                *others,
+                Waiting(LATER, self._forecast_later(ask, self._expected_prompt(ask, prompt_tokens)), prompt_tokens),
+            ),
             output_tokens=output,
             growth_tokens=growth,
             max_tokens=limit,
@@ -447,7 +450,7 @@ class WorkflowPlanner:
                 self._close(self.stages[ask.run_id, previous])
             if ask.role == "main":
                 self._main = ask
-            demand = self._forecast(ask, prompt_tokens)
+            demand = self._forecast(ask, self._expected_prompt(ask, prompt_tokens))
             likely = dict(zip(demand.probabilities, demand.tokens, strict=True))[0.9]
             record = StageRecord(ask, likely, first_prompt=prompt_tokens, last_prompt=prompt_tokens)
             self.stages[key] = record
@@ -461,11 +464,12 @@ class WorkflowPlanner:
         """Share what is left among the runs of this stage, and keep some for the stages to come."""
         limit = self._limit_tokens(ask)
         stage = str(ask.stage)
-        later = AgentNeed(id=LATER, stage_id=LATER, demand=self._forecast_later(ask, prompt_tokens))
+        expected = self._expected_prompt(ask, prompt_tokens)
+        later = AgentNeed(id=LATER, stage_id=LATER, demand=self._forecast_later(ask, expected))
         asking = AgentNeed(
             id=ask.run_id,
             stage_id=stage,
-            demand=self._forecast(ask, prompt_tokens),
+            demand=self._forecast(ask, expected),
             floor_tokens=round(prompt_tokens) + EXPANSION_OUTPUT_TOKENS,
         )
         others = [
@@ -499,20 +503,22 @@ class WorkflowPlanner:
         return max(0, int(min(limits))) if limits else None
 
     def _forecast(self, ask: Invocation, prompt_tokens: float) -> Demand:
-        """Forecast what a run needs in a stage.
-
-        Before its first call nobody has told what its prompt holds beyond its visible text: what is usual is added.
-        """
-        hidden = 0
-        if ask.caller is not None and ask.call == 0 and not ask.overhead_tokens:
-            hidden = self.forecasts.demand.overhead_tokens(ask.caller) or 0
         return self.forecasts.demand.forecast(
             ask.role,
-            prompt_tokens=round(prompt_tokens) + hidden,
+            prompt_tokens=round(prompt_tokens),
             history=self._history[_kind(ask)],
             caller=ask.caller,
             features=ask.features,
         )
+
+    def _expected_prompt(self, ask: Invocation, prompt_tokens: float) -> float:
+        """Return how large the prompt of this call is likely to be.
+
+        Before the first call of a run nobody has told what it holds beyond its visible text: what is usual is added.
+        """
+        if ask.caller is None or ask.call > 0 or ask.overhead_tokens:
+            return prompt_tokens
+        return prompt_tokens + (self.forecasts.demand.overhead_tokens(ask.caller) or 0)
 
     def _forecast_later(self, ask: Invocation, prompt_tokens: float) -> Demand:
         """Forecast what the main agent will need in a later stage, of which nothing else is known yet."""

@@ -56,10 +56,12 @@ class Told:
 
     def __init__(self) -> None:
         self.callers: list[Caller | None] = []
+        self.prompts: list[int] = []
 
     def forecast(self, role: str, *, prompt_tokens: int, caller: Caller | None = None, **_others: Any) -> Demand:
         assert role in {"main", "sub"}
         self.callers.append(caller)
+        self.prompts.append(prompt_tokens)
         return Demand(probabilities=(0.5, 0.9), tokens=(prompt_tokens, 10 * prompt_tokens), sample_size=7)
 
     def per_call(self, role: str, *, caller: Caller | None = None, **_others: Any) -> tuple[int, int]:
@@ -78,6 +80,19 @@ def test_demand_comes_from_the_forecaster_that_was_given_who_is_told_who_calls()
     plans.before(ask(prompt_of(9000), caller=caller, call=0, overhead_tokens=0.0))
     assert plans.stages["main", 1].likely_tokens == 10 * (9_000 + 2_000), "system prompt and tools are expected"
     assert set(told.callers) == {caller}
+
+
+def test_a_prompt_that_is_known_is_not_expected_to_hold_a_system_prompt_once_more() -> None:
+    told, caller = Told(), Caller("codex-cli", "shop", "main", "main", "gpt-5.5")
+    plans, _ = planner(PlanOptions(budget=Budget(max_tokens=10**6)))
+    plans.forecasts = Forecasts(told, learned=True)
+    plans.before(ask(prompt_of(9000), caller=caller, call=0, overhead_tokens=0.0))
+    assert set(told.prompts) == {11_000}
+    plans.stages["main", 1].last_prompt = 12_000.0
+    other = Caller("codex-cli", "shop", "helper", "sub", "gpt-5.5")
+    told.prompts.clear()
+    plans.before(ask(prompt_of(500), run_id="sub", role="sub", caller=other, call=0, overhead_tokens=0.0))
+    assert set(told.prompts) == {500, 12_000}
 
 
 def test_a_folder_that_cannot_be_used_leaves_the_priors_and_says_so(tmp_path: Path) -> None:
