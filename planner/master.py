@@ -184,6 +184,7 @@ class Master:
         self._add_deferrals()
         self._segments = self._add_segments()
         self._links = self._add_links()
+        self._most, self._value, self._cost = self._variables.tables()
 
     # The model.
 
@@ -292,19 +293,17 @@ class Master:
     def cheapest(self, least_value: int, *, limit: Limits, gap: float, hint: Choice | None) -> Answer:
         """Ask for the cheapest plan that is worth at least `least_value`."""
         model = self._asked(least_value)
-        _, _, cost = self._variables.tables()
-        costly = np.flatnonzero(cost)
+        costly = np.flatnonzero(self._cost)
         model.objective.vars.extend(costly.tolist())
-        model.objective.coeffs.extend(cost[costly].tolist())
+        model.objective.coeffs.extend(self._cost[costly].tolist())
         return self._solve(model, _optimisation(limit, gap), hint)
 
     def best(self, least_value: int, *, limit: Limits, gap: float, hint: Choice | None) -> Answer:
         """Ask for the plan that is worth most, if any is worth at least `least_value`."""
         model = self._asked(least_value)
-        _, value, _ = self._variables.tables()
-        worth = np.flatnonzero(value)
+        worth = np.flatnonzero(self._value)
         model.objective.vars.extend(worth.tolist())
-        model.objective.coeffs.extend((-value[worth]).tolist())
+        model.objective.coeffs.extend((-self._value[worth]).tolist())
         model.objective.scaling_factor = -1.0
         return self._solve(model, _optimisation(limit, gap), hint)
 
@@ -321,8 +320,7 @@ class Master:
         from ortools.sat.python.cp_model_helper import CpModelProto
 
         model = CpModelProto()
-        most, value, _ = self._variables.tables()
-        for amount in most.tolist():
+        for amount in self._most.tolist():
             model.variables.add().domain.extend([0, amount])
         for variables, _ in self._ones.rows(len(self._compiled.problem.agents)):
             model.constraints.add().exactly_one.literals.extend(variables)
@@ -330,18 +328,17 @@ class Master:
         self._first_limit = len(model.constraints)
         self._add_rows(model, self._limits, [limit.amount for limit in self._compiled.limits])
         worth = model.constraints.add().linear
-        valued = np.flatnonzero(value)
+        valued = np.flatnonzero(self._value)
         worth.vars.extend(valued.tolist())
-        worth.coeffs.extend(value[valued].tolist())
+        worth.coeffs.extend(self._value[valued].tolist())
         worth.domain.extend([-SAFE_SUM, SAFE_SUM])
         return model
 
     def _add_rows(self, model: CpModelProto, terms: _Terms, amounts: list[int]) -> None:
         """Let each sum be at most an amount."""
-        most, _, _ = self._variables.tables()
         row, variable, amount = terms.table()
         least = np.zeros(len(amounts), dtype=np.int64)
-        np.add.at(least, row, np.minimum(amount, 0) * most[variable])
+        np.add.at(least, row, np.minimum(amount, 0) * self._most[variable])
         for (variables, factors), low, high in zip(terms.rows(len(amounts)), least.tolist(), amounts, strict=True):
             linear = model.constraints.add().linear
             linear.vars.extend(variables)
@@ -359,7 +356,7 @@ class Master:
         from ortools.linear_solver.python.model_builder_helper import ModelBuilderHelper, ModelSolverHelper, SolveStatus
         from scipy.sparse import csr_matrix
 
-        most, value, cost = self._variables.tables()
+        most, value, cost = self._most, self._value, self._cost
         limits, agents, by_cost = (
             len(self._compiled.limits),
             len(self._compiled.problem.agents),
