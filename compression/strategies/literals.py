@@ -60,16 +60,7 @@ class Literals(BaseStrategy):
 
     def validate(self, original: Item, result: Outcome) -> Verdict:
         """Accept what the rules for all strategies accept, and what restores the original byte for byte."""
-        verdict = super().validate(original, result)
-        if not verdict or not result.changed:
-            return verdict
-        try:
-            restored = self.restore(result.content, result.handles)
-        except Exception as error:  # noqa: BLE001  (a damaged form may provoke anything)
-            return Verdict(accepted=False, reason=f"cannot be restored: {type(error).__name__}: {error}")
-        return (
-            verdict if restored == original.content else Verdict(accepted=False, reason="does not restore the original")
-        )
+        return self._validate_restored(original, result, lambda: self.restore(result.content, result.handles))
 
     def restore(self, content: bytes, handles: tuple[Handle, ...]) -> bytes:
         """Return the original of a content whose literals were folded, from the stubs in their order.

@@ -55,16 +55,7 @@ class LosslessStrategy(BaseStrategy, ABC):
 
     def validate(self, original: Item, result: Outcome) -> Verdict:
         """Accept what the rules for all strategies accept, and what restores the original byte for byte."""
-        verdict = super().validate(original, result)
-        if not verdict or not result.changed:
-            return verdict
-        try:
-            restored = self.restore(result.content, original.held)
-        except Exception as error:  # noqa: BLE001  (a damaged form may provoke anything)
-            return Verdict(accepted=False, reason=f"cannot be restored: {type(error).__name__}: {error}")
-        if restored != original.content:
-            return Verdict(accepted=False, reason="does not restore the original")
-        return verdict
+        return self._validate_restored(original, result, lambda: self.restore(result.content, original.held))
 
     def restore(self, content: bytes, held: Sequence[Held] = ()) -> bytes:
         """Return the original of a content that this strategy wrote.

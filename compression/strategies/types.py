@@ -219,6 +219,19 @@ class BaseStrategy:
             return Verdict(accepted=False, reason="a pinned span is not visible")
         return Verdict(accepted=True)
 
+    def _validate_restored(self, original: Item, result: Outcome, restore: Callable[[], bytes]) -> Verdict:
+        """Accept what `validate` of this class accepts, and what restores the original byte for byte."""
+        verdict = BaseStrategy.validate(self, original, result)
+        if not verdict or not result.changed:
+            return verdict
+        try:
+            restored = restore()
+        except Exception as error:  # noqa: BLE001  (a damaged form may provoke anything)
+            return Verdict(accepted=False, reason=f"cannot be restored: {type(error).__name__}: {error}")
+        if restored != original.content:
+            return Verdict(accepted=False, reason="does not restore the original")
+        return verdict
+
     def rollback(self, result: Outcome) -> bytes:
         """Return the original, byte for byte."""
         return result.original
