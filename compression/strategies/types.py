@@ -90,11 +90,13 @@ class Query:
         task: The receiver's task, in its own words; empty where unknown.
         count: Counts the tokens of a content for the receiver's model.
         can_expand: Whether the receiver can have back what a handle stands for.
+        nonce: What markers begin with in this session; empty where each content may have its own.
     """
 
     task: str = ""
     count: Callable[[bytes], int] = count_bytes
     can_expand: bool = False
+    nonce: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,20 @@ class Estimate:
         return self.original_tokens - self.tokens
 
 
+class Gap(NamedTuple):
+    """A part of an original that is not visible in the result.
+
+    Attributes:
+        span: Its bytes in the original.
+        handle: Where the original is; the part is had back by its range.
+        reason: Why it was left out, in a few words.
+    """
+
+    span: Span
+    handle: Handle
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of an item.
@@ -129,6 +145,7 @@ class Outcome:
         steps: Names of the strategies that changed the content, in their order; empty where it is the original.
         reasons: Why strategies left the content as it was, or were undone.
         handles: Where left-out parts can be had back; empty where all is visible.
+        gaps: Parts of the original that were left out, in their order; the rest is visible.
     """
 
     content: bytes
@@ -138,6 +155,7 @@ class Outcome:
     steps: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
     handles: tuple[Handle, ...] = field(default=())
+    gaps: tuple[Gap, ...] = field(default=())
 
     @classmethod
     def unchanged(cls, content: bytes, tokens: int, *reasons: str) -> Outcome:

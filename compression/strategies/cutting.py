@@ -1,0 +1,147 @@
+"""The base of strategies that leave out whole lines: what stays is word for word, what goes is behind a marker.
+
+A subclass only chooses lines. That pins stay, that the markers cost less than what they stand for, and that the visible
+parts and the store together give the original back, is seen to here, on every use.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, NamedTuple
+
+from apportion.compression.markers import Lines, Markers
+from apportion.compression.store import HandleStore
+from apportion.compression.strategies.types import BaseStrategy, Estimate, Gap, Outcome, Span, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from apportion.compression.strategies.types import Item, Query
+
+
+class Cut(NamedTuple):
+    """Lines that are to be left out, and why, in a few words."""
+
+    lines: Lines
+    reason: str
+
+
+class CutStrategy(BaseStrategy, ABC):
+    """Leaves out whole lines and names the handle under which they can be had back.
+
+    Args:
+        store: Keeps the originals; one of its own where none is given.
+    """
+
+    def __init__(self, store: HandleStore | None = None) -> None:
+        self.store = HandleStore() if store is None else store
+
+    @abstractmethod
+    def choose(self, lines: Sequence[bytes], item: Item, target_tokens: int | None, query: Query) -> Sequence[Cut]:
+        """Return the lines that can go, in their order and without overlap; none where it does not apply.
+
+        Args:
+            lines: The content, split after each line feed.
+            item: The original.
+            target_tokens: Size that suffices; `None`: as short as it can.
+            query: What the content is for.
+        """
+
+    def estimate(self, item: Item, query: Query) -> Estimate:
+        """Say exactly what `execute` makes of an item, by doing it."""
+        outcome = self.execute(item, None, query)
+        return Estimate(outcome.tokens, outcome.original_tokens, lossless=False)
+
+    def execute(self, item: Item, target_tokens: int | None, query: Query) -> Outcome:
+        """Leave out lines, or send the original and say why; never raises."""
+        tokens = query.count(item.content)
+        try:
+            outcome = self._cut(item, target_tokens, query, tokens)
+        except Exception as error:  # noqa: BLE001  (a full store, or whatever a content provokes)
+            outcome = f"{type(error).__name__}: {error}"
+        return (
+            outcome
+            if isinstance(outcome, Outcome)
+            else Outcome.unchanged(item.content, tokens, f"{self.name}: {outcome}")
+        )
+
+    def validate(self, original: Item, result: Outcome) -> Verdict:
+        """Accept what the rules for all strategies accept, and what restores the original byte for byte."""
+        return self._validate_restored(original, result, lambda: self.restore(result))
+
+    def restore(self, result: Outcome) -> bytes:
+        """Return the original, from the visible parts and from the store.
+
+        Raises:
+            StoreError: The store does not hold what was left out.
+            ValueError: A visible part is not as it was.
+        """
+        parts: list[bytes] = []
+        position, seen = 0, 0
+        for gap in result.gaps:
+            shown = self.store.expand(gap.handle, position, gap.span.start)
+            seen = _after(result.content, shown, seen)
+            parts += (shown, self.store.expand(gap.handle, *gap.span))
+            position = gap.span.end
+        if result.gaps:
+            shown = self.store.expand(result.gaps[-1].handle, position)
+            _after(result.content, shown, seen)
+            parts.append(shown)
+        return b"".join(parts) if result.gaps else result.content
+
+    def _cut(self, item: Item, target_tokens: int | None, query: Query, tokens: int) -> Outcome | str:
+        """Return what is sent, or why that is the original."""
+        if not query.can_expand:
+            return "the receiver cannot expand"
+        markers = Markers.for_content(item.content, nonce=query.nonce)
+        if markers is None:
+            return "the content holds the nonce of this session"
+        lines = _lines(item.content)
+        starts = _starts(lines)
+        handle = self.store.put(item.content)
+        parts: list[bytes] = []
+        gaps: list[Gap] = []
+        position = 0
+        for cut in self.choose(lines, item, target_tokens, query):
+            span = Span(starts[cut.lines.first - 1], starts[cut.lines.last])
+            marker = markers.gap(handle, cut.lines, cut.reason)
+            left_out = item.content[span.start : span.end]
+            if left_out.endswith(b"\n"):
+                marker += b"\n"
+            if any(pin.start < span.end and span.start < pin.end for pin in item.pinned):
+                continue
+            if query.count(marker) >= query.count(left_out):
+                continue
+            parts += (item.content[position : span.start], marker)
+            gaps.append(Gap(span, handle, cut.reason))
+            position = span.end
+        if not gaps:
+            return "does not apply"
+        content = b"".join([*parts, item.content[position:]])
+        shorter = query.count(content)
+        if shorter >= tokens:
+            return "saves no tokens"
+        outcome = Outcome(content, item.content, shorter, tokens, (self.name,), handles=(handle,), gaps=tuple(gaps))
+        return outcome if self.restore(outcome) == item.content else "would not restore the original"
+
+
+def _after(content: bytes, shown: bytes, start: int) -> int:
+    found = content.find(shown, start)
+    if found < 0:
+        raise ValueError("a visible part is not as it was")
+    return found + len(shown)
+
+
+def _lines(content: bytes) -> list[bytes]:
+    """Split after each line feed, and nowhere else."""
+    lines = [line + b"\n" for line in content.split(b"\n")]
+    last = lines.pop()[:-1]
+    return [*lines, last] if last else lines
+
+
+def _starts(lines: Sequence[bytes]) -> list[int]:
+    """Return where each line starts, and where the last one ends."""
+    starts = [0]
+    for line in lines:
+        starts.append(starts[-1] + len(line))
+    return starts
