@@ -4,22 +4,20 @@
     folder/0003-5f1c09ab/manifest.json  what it is: versions of software, data, figures, a SHA-256 of each file
     folder/0003-5f1c09ab/next_agent.skops
 
-What is saved is state, not objects: a model gives its parts as dicts, lists, text, numbers, arrays and, where it must,
-scikit-learn estimators (`to_state`), and builds itself anew from them with all checks of its own (`from_state`). That
-is safest and simplest: our classes need not be trusted by name, they can be moved or renamed, and a file can at worst
-hold wrong numbers. A model without these two methods is taken by scikit-learn's manners: its arguments, and its
-attributes that end in `_`.
+What is saved is state, not objects: a model gives its parts as dicts, lists, text, numbers and arrays (`to_state`), and
+builds itself anew from them with all checks of its own (`from_state`). That is safest and simplest: no class need be
+trusted by name, classes can be moved or renamed, and a file can at worst hold wrong numbers. What scikit-learn has
+learned is copied into arrays; a file that names an estimator is refused.
 
 A file is used only if all of these hold, in this order:
 
 1. its length and SHA-256 are those of the manifest, and the manifest's own are those written beside it;
 2. it is a plain archive of the few parts that skops writes, and not large when unpacked;
 3. every type that its schema names is in `TYPES`, and every way of building one in `LOADERS`;
-4. skops finds nothing untrusted in it but `TRUSTED`;
-5. scikit-learn does not complain about estimators of another version;
-6. the model accepts its state.
+4. skops finds nothing untrusted in it;
+5. the model accepts its state.
 
-The hashes find damage. They do not prove who wrote a folder: against a hostile one stand 2 to 6.
+The hashes find damage. They do not prove who wrote a folder: against a hostile one stand 2 to 5.
 
 A version is written into a folder of another name beside, forced to disk and renamed; `current` is replaced in one step
 after that. What is left of an interrupted saving is never looked at, and removed by a later one.
@@ -29,7 +27,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import inspect
 import io
 import json
 import os
@@ -71,29 +68,11 @@ MAX_UNPACKED_BYTES = 512 * 2**20
 
 _PLAIN = ("builtins." + name for name in ("dict", "list", "tuple", "str", "int", "float", "bool", "NoneType"))
 _ARRAYS = ("numpy." + name for name in ("ndarray", "bool", "float32", "float64", "int32", "int64", "uint8", "uint64"))
-_ESTIMATORS = (
-    "numpy.random._generator.Generator",
-    "sklearn._loss._loss.CyPinballLoss",
-    "sklearn._loss.link.IdentityLink",
-    "sklearn._loss.link.Interval",
-    "sklearn._loss.loss.PinballLoss",
-    "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
-    "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoostingRegressor",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.isotonic.IsotonicRegression",
-    "sklearn.linear_model._logistic.LogisticRegression",
-    "sklearn.linear_model._quantile.QuantileRegressor",
-)
-TYPES = frozenset((*_PLAIN, *_ARRAYS, *_ESTIMATORS))
-"""The only types that a file may name: plain values, arrays, and the estimators that our models use."""
+TYPES = frozenset((*_PLAIN, *_ARRAYS))
+"""The only types that a file may name: plain values and arrays."""
 
-LOADERS = frozenset(
-    f"{name}Node" for name in ("Dict", "Json", "List", "Loss", "NdArray", "Object", "RandomGenerator", "Tuple", "Type")
-)
-"""The only ways of building them; those that name functions or methods are not among them."""
-
-TRUSTED = ("sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",)
-"""What skops does not trust by itself and we do: a tree's nodes as arrays."""
+LOADERS = frozenset(f"{name}Node" for name in ("Dict", "Json", "List", "NdArray", "Tuple", "Type"))
+"""The only ways of building them; those that name objects, functions or methods are not among them."""
 
 _PART = re.compile(r"schema\.json|[0-9]{1,20}\.npy")
 _VERSION = re.compile(r"[0-9]{4,9}-[0-9a-f]{8}")
@@ -302,7 +281,7 @@ def _dump(name: str, model: Any) -> bytes:
 
     if not _MODEL_NAME.fullmatch(name):
         raise InputError(f"{name!r} cannot be the name of a model", hint="Use small letters, digits and underscores")
-    content: bytes = skops.io.dumps(_state_of(model), compression=zipfile.ZIP_DEFLATED)
+    content: bytes = skops.io.dumps(model.to_state(), compression=zipfile.ZIP_DEFLATED)
     _refuse_foreign(Path(f"{name}{SUFFIX}"), content)
     return content
 
@@ -321,8 +300,8 @@ def _unpacked(path: Path, content: bytes) -> Any:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # an estimator of another scikit-learn warns
-            return skops.io.loads(content, trusted=list(TRUSTED))  # raises for types that are not trusted
+            warnings.simplefilter("error")  # what is odd enough for a warning is nothing that we saved
+            return skops.io.loads(content)  # raises for types that are not trusted
     except Exception as error:
         raise _refusal(path, "cannot be loaded", error) from error
 
@@ -330,26 +309,9 @@ def _unpacked(path: Path, content: bytes) -> Any:
 def _restored(path: Path, make: type[Any], state: Any) -> Any:
     """Return a model built from its state."""
     try:
-        return make.from_state(state) if hasattr(make, "from_state") else _by_manners(make, state)
+        return make.from_state(state)
     except Exception as error:
         raise _refusal(path, "does not fit its model", error) from error
-
-
-def _by_manners(make: type[Any], state: Mapping[str, Any]) -> Any:
-    model = make(**state["parameters"])
-    for name, value in state["learned"].items():
-        if not (name.isidentifier() and name.endswith("_") and not name.startswith("_")):
-            raise ValueError(f"{name} is nothing that is learned")
-        setattr(model, name, value)
-    return model
-
-
-def _state_of(model: Any) -> Any:
-    if hasattr(model, "to_state"):
-        return model.to_state()
-    arguments = [name for name in inspect.signature(type(model).__init__).parameters if name != "self"]
-    learned = {name: value for name, value in vars(model).items() if name.endswith("_") and not name.startswith("_")}
-    return {"parameters": {name: getattr(model, name) for name in arguments}, "learned": learned}
 
 
 def _refuse_foreign(path: Path, content: bytes) -> None:

@@ -30,7 +30,7 @@ from apportion.models.persistence import (
     versions,
 )
 from apportion.models.trails import END, Step
-from apportion.models.training import TRAINABLE, Trainable, TrainingData
+from apportion.models.training import TRAINABLE, TrainingData
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DATA = TrainingData(fingerprint="ab" * 32, workflows=20, without_content=0, sources={"tests": 20})
@@ -131,40 +131,6 @@ def test_the_folder_and_its_files_are_the_users_alone(tmp_path: Path) -> None:
     save(folder)
     assert folder.stat().st_mode & 0o077 == 0
     assert (folder / "0001-abababab").stat().st_mode & 0o077 == 0
-
-
-class Mean:
-    """A model by scikit-learn's manners, with an estimator inside."""
-
-    def __init__(self, *, depth: int = 2) -> None:
-        self.depth = depth
-
-    def fit(self, values: np.ndarray[Any, Any]) -> Mean:
-        from sklearn.ensemble import HistGradientBoostingRegressor
-
-        estimator = HistGradientBoostingRegressor(loss="quantile", quantile=0.9, max_iter=5, max_depth=self.depth)
-        self.estimator_ = estimator.fit(values[:, None], values)
-        self.table_ = {"mean": float(values.mean())}
-        return self
-
-
-def test_a_model_by_the_manners_of_scikit_learn_is_saved_with_its_estimator(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(TRAINABLE, "mean", Trainable(Mean, Mean, "the mean"))
-    values = np.linspace(0, 1, 200)
-    model = Mean(depth=3).fit(values)
-    save(tmp_path, models=MODELS | {"mean": model})
-    again = load_models(tmp_path).models["mean"]
-    assert (again.depth, again.table_) == (3, model.table_)
-    assert (again.estimator_.predict(values[:, None]) == model.estimator_.predict(values[:, None])).all()
-
-
-def test_an_estimator_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(TRAINABLE, "mean", Trainable(Mean, Mean, "the mean"))
-    save(tmp_path, models={"mean": Mean().fit(np.linspace(0, 1, 50))})
-    monkeypatch.setattr("sklearn.base.__version__", "99.0")
-    refused(tmp_path, "cannot be loaded .*InconsistentVersionWarning")
 
 
 # ------------------------------------------------------------------ damaged
@@ -325,6 +291,38 @@ def test_skops_files_that_name_code_are_refused_without_running_it(tmp_path: Pat
     refused(tmp_path, "a type that no model has|built in a way")
 
 
+def estimator(kind: str) -> Any:
+    """Return an estimator of scikit-learn that has learned a little, or a part of one."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.isotonic import IsotonicRegression
+    from sklearn.linear_model import LogisticRegression, QuantileRegressor
+
+    values = np.linspace(0, 1, 60)
+    boosting = HistGradientBoostingRegressor(loss="quantile", quantile=0.9, max_iter=2).fit(values[:, None], values)
+    return {
+        "boosting": boosting,
+        "tree": boosting._predictors[0][0],
+        "isotonic": IsotonicRegression().fit(values, values),
+        "logistic": LogisticRegression().fit(values[:, None], values > 0.5),
+        "quantile": QuantileRegressor(quantile=0.9).fit(values[:, None], values),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["boosting", "tree", "isotonic", "logistic", "quantile"])
+def test_a_file_that_names_an_estimator_is_refused_and_none_is_written(tmp_path: Path, kind: str) -> None:
+    import skops.io
+
+    class Holder:
+        def to_state(self) -> Any:
+            return MODELS["next_agent"].to_state() | {"estimator": estimator(kind)}
+
+    save(tmp_path)
+    exchange(tmp_path, skops.io.dumps(Holder().to_state()))
+    refused(tmp_path, r"a type that no model has: (sklearn|numpy)\.|built in a way that no model is")
+    with pytest.raises(InputError, match=r"a type that no model has|built in a way"):
+        save(tmp_path / "other", models={"next_agent": Holder()})
+
+
 def test_types_are_checked_before_saving_too(tmp_path: Path) -> None:
     class Strange:
         def to_state(self) -> Any:
@@ -345,16 +343,6 @@ def test_a_state_with_wrong_numbers_is_refused_by_the_model(tmp_path: Path) -> N
     save(tmp_path)
     exchange(tmp_path, skops.io.dumps(state))
     refused(tmp_path, "does not fit its model .*weights of the experts")
-
-
-def test_learned_attributes_cannot_replace_methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import skops.io
-
-    monkeypatch.setitem(TRAINABLE, "mean", Trainable(Mean, Mean, "the mean"))
-    save(tmp_path, models={"mean": Mean().fit(np.linspace(0, 1, 50))})
-    exchange(tmp_path, skops.io.dumps({"parameters": {"depth": 2}, "learned": {"fit": "x"}}), "mean")
-    with pytest.raises(InputError, match="fit is nothing that is learned"):
-        load_models(tmp_path)
 
 
 # ------------------------------------------------------------------ interrupted
