@@ -25,6 +25,7 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
+import numpy as np
 from pydantic import Field
 
 from apportion.errors import InputError
@@ -240,13 +241,15 @@ class _NextModel:
         return [each.model_dump() for each in judge([(step, self.forecast(step, step.source)) for step in steps])]
 
     def _forecast(self, held: Held, mixture: Mixture, source: str | None) -> NextForecast:
-        names, mixed = held.opinions.names, mixture.probabilities(held.opinions, source).tolist()
-        order = sorted(range(len(mixed)), key=mixed.__getitem__, reverse=True)
-        likeliest, confidence = names[order[0]], mixed[order[0]]
+        mixed = mixture.probabilities(held.opinions, source)
+        order = np.argsort(-mixed, kind="stable").tolist()
+        names = [held.opinions.names[nth] for nth in order]
+        shares = mixed[order].tolist()
+        likeliest, confidence = names[0], shares[0]
         return NextForecast.model_construct(
             likeliest=likeliest,
             confidence=confidence,
-            probabilities={names[nth]: mixed[nth] for nth in order},
+            probabilities=dict(zip(names, shares, strict=True)),
             sample_size=held.samples,
             abstention=self._abstention(likeliest, confidence, held.samples, source),
         )

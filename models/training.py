@@ -1,8 +1,8 @@
 """What can be trained, and training it: from workflows to models that know how good they are.
 
 To make another model trainable, give it a line in `TRAINABLE`. It needs `fit(workflows)`, which goes through the
-workflows once, and for `persistence` `to_state()` and `from_state(state)`. With a method `metrics()`, a list of rows, it
-says how good it is.
+workflows once, and for `persistence` `to_state()` and `from_state(state)`. With a method `metrics()`, a list of rows,
+it says how good it is.
 """
 
 from __future__ import annotations
