@@ -67,9 +67,14 @@ def demand_at(levels: NDArray[np.float64], sample_size: int) -> Demand:
 
 
 def demands_at(levels: NDArray[np.float64], sample_sizes: Sequence[int]) -> list[Demand]:
-    """Return demands whose quantiles are given as logarithms, shape (n, len(LEVELS))."""
-    tokens = np.minimum(np.rint(np.expm1(np.minimum(levels, _LOG_MOST))), MAX_TOKENS).astype(np.int64).tolist()
+    """Return demands whose quantiles are given as logarithms, shape (n, len(LEVELS)), in order.
+
+    They are not checked: that takes longer than the forecast, and whole numbers in order that are cut off at 0 and
+    `MAX_TOKENS` pass.
+    """
+    rounded = np.minimum(np.rint(np.expm1(np.clip(levels, 0.0, _LOG_MOST))), MAX_TOKENS)
+    tokens = rounded.astype(np.int64).tolist()
     return [
-        Demand(probabilities=LEVELS, tokens=tuple(each), sample_size=size)
+        Demand.model_construct(probabilities=LEVELS, tokens=tuple(each), sample_size=size)
         for each, size in zip(tokens, sample_sizes, strict=True)
     ]

@@ -35,7 +35,8 @@ NEW = "new"
 """In a pattern: a name that is not among the latest steps."""
 
 _PATTERN_INDEX = {NEW: 0, END: 1} | {str(rank): rank + 2 for rank in range(WINDOW)}
-_STARTS = "^"
+STARTS = "^"
+"""Stands before the first step."""
 
 
 class Opinions(NamedTuple):
@@ -81,7 +82,7 @@ class StepExperts:
             rank = _rank(step.name, recent)
             for source in (None, step.source):
                 self._counts(self.names_, source).add(_context(step), step.name)
-                self._counts(self.patterns_, source).add((_STARTS, *ranks), rank)
+                self._counts(self.patterns_, source).add((STARTS, *ranks), rank)
         return self
 
     def _counts(self, kept: dict[str | None, BackoffCounts], source: str | None) -> BackoffCounts:
@@ -111,8 +112,7 @@ class StepExperts:
         ranks, recent = pattern(step.history)
         names = [*self.outcomes_, *(name for name in dict.fromkeys(recent) if name not in self.outcomes_)]
         index = {name: nth for nth, name in enumerate(names)} if len(names) > len(self.outcomes_) else self.outcomes_
-        base = np.full(len(names), 0.5 / (len(names) - 1))
-        base[self.outcomes_[OTHER]] = 0.5
+        base = even_base(len(names))
         rows: list[NDArray[np.float64] | None] = []
         for source in (None, step.source):
             counts = self.names_.get(source)
@@ -122,12 +122,18 @@ class StepExperts:
         for source in (None, step.source):
             counts = self.patterns_.get(source)
             rows.append(None if counts is None else _by_pattern(counts, ranks, recent, index, fresh))
-        rows += [self._classified(nth, step, base) for nth in range(len(self.classifiers_))]
+        rows += [self.classified(nth, step, base) for nth in range(len(self.classifiers_))]
         heard = np.array([row is not None for row in rows])
         return Opinions(names, np.array([base if row is None else row for row in rows]), heard)
 
-    def _classified(self, nth: int, step: Step, base: NDArray[np.float64]) -> NDArray[np.float64] | None:
-        """Return what a classifier says; nothing of an unknown source, to which none of its indicators belongs."""
+    def classified(self, nth: int, step: Step, base: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """Return what a classifier says; nothing of an unknown source, to which none of its indicators belongs.
+
+        Args:
+            nth: Which of the classifiers.
+            step: The step.
+            base: Probabilities of all names before anything is known; what the classifier does not cover goes by them.
+        """
         classifier = self.classifiers_[nth]
         if step.source not in self.names_ or (classifier.reads_text and not step.text):
             return None
@@ -207,7 +213,7 @@ def _rank(name: str, recent: Sequence[str]) -> str:
 
 def _context(step: Step) -> tuple[str, ...]:
     """Return the names before a step, behind a mark of the beginning that names the agent which calls tools."""
-    return (f"{_STARTS}{step.agent or ''}", *step.history)
+    return (f"{STARTS}{step.agent or ''}", *step.history)
 
 
 def _without(probabilities: NDArray[np.float64] | None, left_out: Sequence[int]) -> NDArray[np.float64]:
@@ -215,6 +221,27 @@ def _without(probabilities: NDArray[np.float64] | None, left_out: Sequence[int])
     rest = probabilities.copy()
     rest[list(left_out)] = 0.0
     return np.asarray(rest / rest.sum())
+
+
+def even_base(names: int) -> NDArray[np.float64]:
+    """Return probabilities before anything is known, shape (names,): half for `OTHER`, the rest evenly."""
+    base = np.full(names, 0.5 / (names - 1))
+    base[1] = 0.5
+    return base
+
+
+def return_shares(counts: BackoffCounts, ranks: Sequence[str], recent: int) -> NDArray[np.float64]:
+    """Return the probabilities of a new name, the end, and each recent name, the latest first, shape (recent + 2,).
+
+    Args:
+        counts: Counts by patterns.
+        ranks: The pattern so far, or its latest steps.
+        recent: How many names can return.
+    """
+    base = np.zeros(len(_PATTERN_INDEX))
+    base[: recent + 2] = 1 / (recent + 2)
+    returns = counts.probabilities(ranks, base, _PATTERN_INDEX)[: recent + 2]
+    return np.asarray(returns / returns.sum())
 
 
 def _by_pattern(
@@ -225,11 +252,7 @@ def _by_pattern(
     fresh: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Turn probabilities of returns into those of names; a new name is drawn from `fresh`."""
-    possible = len(recent) + 2
-    base = np.zeros(len(_PATTERN_INDEX))
-    base[:possible] = 1 / possible
-    returns = counts.probabilities((_STARTS, *ranks), base, _PATTERN_INDEX)[:possible]
-    returns /= returns.sum()
+    returns = return_shares(counts, (STARTS, *ranks), len(recent))
     found = fresh * returns[0]
     found[index[END]] += returns[1]
     found[[index[name] for name in recent]] += returns[2:]

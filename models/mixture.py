@@ -149,6 +149,12 @@ class Mixture:
         top = int(mixed.argmax())
         return _with_top(mixed, top, self.calibration_.confidence(float(mixed[top]), source))
 
+    def ranked(self, opinions: Opinions, source: str | None) -> tuple[list[str], list[float]]:
+        """Return all names and their calibrated probabilities, the likeliest first."""
+        found = self.probabilities(opinions, source)
+        order = np.argsort(-found, kind="stable")
+        return [opinions.names[nth] for nth in order.tolist()], found[order].tolist()
+
     def _mixed(self, opinions: Opinions, source: str | None) -> NDArray[np.float64]:
         weights = self.weights_.get(source, self.weights_[None]) * opinions.heard
         return np.asarray(weights @ opinions.probabilities / weights.sum())

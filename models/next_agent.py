@@ -25,13 +25,13 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-import numpy as np
 from pydantic import Field
 
 from apportion.errors import InputError
 from apportion.models.evaluation import calibration_error, calibration_noise, hit_rate_above
 from apportion.models.experts import OTHER, StepExperts
 from apportion.models.mixture import Held, Mixture
+from apportion.models.quick_steps import QuickSteps
 from apportion.models.trails import END, WINDOW, Step, agent_steps, tool_steps
 from apportion.records import Record, Share
 
@@ -156,6 +156,7 @@ class _NextModel:
         self.min_samples = min_samples
         self.max_order = max_order
         self.folds = folds
+        self._quick: dict[bool, QuickSteps] = {}
         self.experts_ = StepExperts(max_order)
         self.mixture_ = Mixture()
         self.elsewhere_: Mixture | None = None
@@ -190,6 +191,7 @@ class _NextModel:
         self.mixture_ = Mixture().fit(held)
         self.elsewhere_ = self._learned_elsewhere(steps)
         self.experts_ = self._learned(steps)
+        self._quick = {}
         self.steps_ = {}
         self._note_sources(steps)
         self.quality_ = judge(list(self._cross_judged(folds)))
@@ -204,6 +206,7 @@ class _NextModel:
             return self.fit(workflows)
         steps = [step for workflow in workflows for step in self.steps_of(workflow)]
         self.experts_.count(steps)
+        self._quick = {}
         self._note_sources(steps)
         return self
 
@@ -227,9 +230,16 @@ class _NextModel:
 
     def forecast(self, step: Step, source: str | None) -> NextForecast:
         """Return what comes in place of a step, whose own name is not looked at; see `predict`."""
-        held = Held(step.source, self.experts_.opinions(step), step.name, self.experts_.seen_after(step, source))
-        mixture = self.mixture_ if source in self.steps_ or self.elsewhere_ is None else self.elsewhere_
-        return self._forecast(held, mixture, source)
+        known = source in self.steps_ or self.elsewhere_ is None
+        quick = self._quick.get(known) or self._prepared(known=known)
+        names, shares = quick.probabilities(step, source)
+        return self._forecast(names, shares, self.experts_.seen_after(step, source), source)
+
+    def _prepared(self, *, known: bool) -> QuickSteps:
+        """Return what makes quick forecasts for known sources, or for new ones; kept until something is learned."""
+        mixture = self.mixture_ if known or self.elsewhere_ is None else self.elsewhere_
+        self._quick[known] = QuickSteps(self.experts_, mixture)
+        return self._quick[known]
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return how good forecasts of held-out workflows were, a row for each source, as found by `fit`."""
@@ -240,18 +250,16 @@ class _NextModel:
         steps = (step for workflow in workflows for step in self.steps_of(workflow))
         return [each.model_dump() for each in judge([(step, self.forecast(step, step.source)) for step in steps])]
 
-    def _forecast(self, held: Held, mixture: Mixture, source: str | None) -> NextForecast:
-        mixed = mixture.probabilities(held.opinions, source)
-        order = np.argsort(-mixed, kind="stable").tolist()
-        names = [held.opinions.names[nth] for nth in order]
-        shares = mixed[order].tolist()
-        likeliest, confidence = names[0], shares[0]
+    def _forecast(
+        self, names: Sequence[str], shares: Sequence[float], samples: int, source: str | None
+    ) -> NextForecast:
+        """Return a forecast, given all names and their probabilities, the likeliest first."""
         return NextForecast.model_construct(
-            likeliest=likeliest,
-            confidence=confidence,
+            likeliest=names[0],
+            confidence=shares[0],
             probabilities=dict(zip(names, shares, strict=True)),
-            sample_size=held.samples,
-            abstention=self._abstention(likeliest, confidence, held.samples, source),
+            sample_size=samples,
+            abstention=self._abstention(names[0], shares[0], samples, source),
         )
 
     def _abstention(self, likeliest: str, confidence: float, samples: int, source: str | None) -> str | None:
@@ -285,7 +293,8 @@ class _NextModel:
         for fold in folds:
             mixture = Mixture().fit([held for other in folds if other is not fold for _, held in other])
             for step, held in fold:
-                yield step, self._forecast(held, mixture, held.source)
+                names, shares = mixture.ranked(held.opinions, held.source)
+                yield step, self._forecast(names, shares, held.samples, held.source)
 
     def _learned_elsewhere(self, steps: Sequence[Step]) -> Mixture | None:
         """Learn to mix for new sources, by holding out each source in turn; `None` where there is only one."""

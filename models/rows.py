@@ -36,6 +36,8 @@ class Sums(NamedTuple):
 
 def use_values(history: Sequence[StageUse], usual_output: int = 0) -> NDArray[np.float64]:
     """Return calls, growth and output per call of earlier runs, shape (n, 3), as `Measure.RUN` wants them."""
+    if not history:
+        return np.zeros((0, 3))
     rows = [
         (use.calls, use.growth_tokens or 0, usual_output if use.output_tokens is None else use.output_tokens)
         for use in history

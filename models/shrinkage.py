@@ -8,6 +8,7 @@ observations of equal weight, so that they can be carried over to another prompt
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +33,7 @@ WEIGHT = 5.0
 """How many workflows the group above is worth."""
 
 
+@lru_cache(maxsize=4096)
 def chain(caller: Caller) -> tuple[str, ...]:
     """Return the groups to which a caller belongs, the widest first.
 
@@ -139,13 +141,15 @@ class Shrinkage:
         """
         counts = np.array([len(each) for each in histories])
         longest = int(counts.max(initial=0))
-        base = np.stack([self.atoms(groups) for groups in chains])
-        values = np.concatenate((base, np.zeros((len(base), longest, base.shape[2]))), axis=1)
-        for row, history in enumerate(histories):
+        known = [self.atoms(groups) for groups in chains]
+        values = np.zeros((len(known), ATOMS + longest, known[0].shape[1]))
+        for row, (atoms, history) in enumerate(zip(known, histories, strict=True)):
+            values[row, :ATOMS] = atoms
             values[row, ATOMS : ATOMS + len(history)] = history
         weights = np.empty(values.shape[:2])
         weights[:, :ATOMS] = (own_weight / ATOMS / (own_weight + counts))[:, None]
-        weights[:, ATOMS:] = (np.arange(longest) < counts[:, None]) / (own_weight + counts)[:, None]
+        if longest:
+            weights[:, ATOMS:] = (np.arange(longest) < counts[:, None]) / (own_weight + counts)[:, None]
         return values, weights
 
 
@@ -162,11 +166,14 @@ def quantiles(
     >>> quantiles(np.array([[3.0, 1.0, 2.0]]), np.array([[0.2, 0.4, 0.4]]), (0.1, 0.5, 0.9)).tolist()
     [[1.0, 2.0, 3.0]]
     """
-    order = values.argsort(axis=1)
-    reached = np.take_along_axis(weights, order, axis=1).cumsum(axis=1)
+    n, m = values.shape
+    start = np.arange(0, n * m, m)[:, None]  # flat positions: half the time of `take_along_axis`
+    order = values.argsort(axis=1) + start
+    reached = weights.take(order).cumsum(axis=1)
     below = (reached[:, None, :] < np.asarray(levels)[:, None] - 1e-9).sum(axis=2)
-    positions = np.take_along_axis(order, np.minimum(below, values.shape[1] - 1), axis=1)
-    return np.take_along_axis(values, positions, axis=1)
+    positions = order.take(np.minimum(below, m - 1) + start)
+    found: NDArray[np.float64] = values.take(positions)
+    return found
 
 
 def _represented(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -40,6 +40,9 @@ INVERSE_PENALTY = 3.0
 
 MAX_ITERATIONS = 60
 
+MOST_TEXTS = 256
+"""Texts of which the scores are kept; beyond that all are forgotten."""
+
 _WORD = re.compile(r"[a-z][a-z0-9_:/.-]{1,39}")
 
 
@@ -65,9 +68,11 @@ class StepClassifier:
         self.columns_: dict[str, int] = {}
         self.weights_: NDArray[np.float64] = np.zeros((1, 0))
         self.covered_ = 0.0
+        self._texts: dict[str, NDArray[np.float64]] = {}
 
     def fit(self, steps: Sequence[Step]) -> Self:
         """Learn from steps; what was learned before is forgotten."""
+        self._texts.clear()
         seen = Counter(step.name for step in steps)
         self.outcomes_ = sorted(name for name, count in seen.items() if count >= MIN_OUTCOMES)
         used = [step for step in steps if seen[step.name] >= MIN_OUTCOMES]
@@ -108,10 +113,20 @@ class StepClassifier:
             return None
         scores = self.weights_[[*self._columns(step), -1]].sum(axis=0)
         if self.reads_text and step.text:
-            slots = _slots(step.text[:MAX_CHARS])
-            scores += slots.values @ self.weights_[slots.columns]
+            scores += self._text_scores(step.text[:MAX_CHARS])
         odds = np.exp(scores - scores.max())
         return np.asarray(odds / odds.sum())
+
+    def _text_scores(self, text: str) -> NDArray[np.float64]:
+        """Return what the words of a text add; kept, because an agent is asked one thing and takes many steps."""
+        scores = self._texts.get(text)
+        if scores is None:
+            slots = _slots(text)
+            scores = slots.values @ self.weights_[slots.columns]
+            if len(self._texts) >= MOST_TEXTS:
+                self._texts.clear()
+            self._texts[text] = scores
+        return scores
 
     def _columns(self, step: Step) -> list[int]:
         """Return the columns of the indicators that hold."""
