@@ -311,7 +311,7 @@ class DemandModel:
                 "forecast": target,
                 "workflows": found["workflows"],
                 "examples": found["rows"],
-                "loss": round(min(found["loss_shrunk"], found.get("loss_boosted", found["loss_shrunk"])), 4),
+                "loss": round(found.get("loss_boosted", found["loss_shrunk"]), 4),
                 "boosted": found.get("boosted", False),
             }
             for target, found in self.report_.items()

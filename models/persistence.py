@@ -199,6 +199,23 @@ def versions(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if _VERSION.fullmatch(path.name) and path.is_dir())
 
 
+def find_version(folder: Path, beginning: str) -> str:
+    """Return the version whose name begins so; a name that no version has comes back as it is.
+
+    Raises:
+        InputError: Several names begin so.
+    """
+    known = versions(folder)
+    found = [beginning] if beginning in known else [name for name in known if name.startswith(beginning)]
+    if len(found) > 1:
+        raise InputError(
+            f"{len(found)} versions of the models begin with {beginning!r}",
+            path=folder,
+            hint=f"Give one of: {', '.join(found)}",
+        )
+    return found[0] if found else beginning
+
+
 def current_version(folder: Path) -> str | None:
     """Return the name of the version in use, or `None` where nothing was ever saved.
 

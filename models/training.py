@@ -15,11 +15,12 @@ from apportion.errors import InputError
 from apportion.models.demand import DemandModel, PriorDemand
 from apportion.models.next_agent import NextAgentModel, NextToolModel
 from apportion.records import Record, content_hash
-from apportion.telemetry.stored import StoredWorkflow
+from apportion.telemetry.stored import StoredEvent, StoredWorkflow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
+    from apportion.records import Usage
     from apportion.telemetry.events import WorkflowLog
 
 
@@ -49,7 +50,8 @@ class TrainingData(Record):
     """What models were trained on.
 
     Attributes:
-        fingerprint: Hash over the identifiers of all workflows and the hashes of their contents, whatever their order.
+        fingerprint: Hash over the identifiers of all workflows, the hashes of their contents, and what their calls
+            used, whatever their order.
         workflows: Number of workflows.
         without_content: Number of those whose texts were not kept.
         sources: Number of workflows per source.
@@ -135,12 +137,14 @@ def evaluate(
 
 def _digest(identifier: str, workflow: WorkflowLog | StoredWorkflow) -> bytes:
     whole = hashlib.sha256(content_hash(identifier).encode())
-    for digest in _content_hashes(workflow):
-        whole.update(digest.encode())
+    for event in workflow.events:
+        content = event.content_hash if isinstance(event, StoredEvent) else content_hash(event.content)
+        whole.update(f"{content} {_counts(event.usage)}\n".encode())
     return whole.digest()
 
 
-def _content_hashes(workflow: WorkflowLog | StoredWorkflow) -> Iterator[str]:
-    if isinstance(workflow, StoredWorkflow):
-        return (event.content_hash for event in workflow.events)
-    return (content_hash(event.content) for event in workflow.events)
+def _counts(usage: Usage | None) -> str:
+    """Return what a call used, and which of that is an estimate."""
+    if usage is None:
+        return ""
+    return f"{usage.model_dump_json(exclude={'estimated'})} {','.join(sorted(usage.estimated))}"

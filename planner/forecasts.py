@@ -1,22 +1,30 @@
 """Which forecasts a planner goes by: documented priors, or a model that was trained on past workflows.
 
-Loading takes a while and a version never changes, so each process loads a version once. What its forecasts came to
-does change: where the telemetry store shows that they no longer fit, they are widened, and plans say so.
+Loading takes a while, so each process loads a version once, and again only where its files have changed: one that could
+not be read may since have been repaired. What its forecasts came to does change: where the telemetry store shows that
+they no longer fit, they are widened, and plans say so.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from apportion.errors import InputError, StoreError
+from apportion.models.calibration import LEVELS
 from apportion.models.demand import PriorDemand
 from apportion.models.drift import WidenedDemand
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from apportion.models.demand import DemandForecaster
+    from apportion.models.features import Caller
+    from apportion.records import Demand
+
+NINETY_PERCENT = 1.2816
+"""Standard normal score of the 90 % quantile."""
 
 MODEL = "demand"
 """Name of the demand model among what is trained."""
@@ -61,11 +69,43 @@ def forecasts(folder: Path | None, widening: Widening | None = None) -> Forecast
     """
     if folder is None:
         return Forecasts(PriorDemand())
-    found = _loaded(folder, _version(folder))
+    version = _version(folder)
+    found = _loaded(folder, version, _state_of(folder, version))
     if widening is None or not found.learned or widening.version != found.version:
         return found
     demand = WidenedDemand(found.demand, widening.factor) if widening.factor > 1 else found.demand
     return found._replace(demand=demand, degraded=(*found.degraded, widening.reason))
+
+
+def contingency(
+    found: Forecasts, demands: Sequence[Demand], caller: Caller, *, level: Literal["stage", "workflow"] = "stage"
+) -> tuple[int, ...]:
+    """Share a reserve up to the 90 % quantile of what agents use together: `Variant.contingency_tokens` of each.
+
+    Trained models know how much luck the runs of a stage have in common. Priors do not: there demands count as
+    independent (`problem.pooled_contingency`).
+
+    Args:
+        found: The forecasts.
+        demands: What they say of each agent.
+        caller: Who makes the first call.
+        level: Whether the agents make up a stage or a workflow.
+    """
+    from apportion.models.demand import DemandModel
+    from apportion.models.drift import widened
+    from apportion.planner.problem import pooled_contingency
+
+    widening = found.demand if isinstance(found.demand, WidenedDemand) else None
+    demand, factor = (found.demand, 1.0) if widening is None else (widening.demand, widening.factor)
+    independent = pooled_contingency(demands, z=NINETY_PERCENT)
+    known = all(each.probabilities == LEVELS for each in demands)
+    if not (isinstance(demand, DemandModel) and known and any(independent)):
+        return independent
+    pooled = widened(demand.pooled(demands, caller, level=level), factor)
+    at = dict(zip(pooled.probabilities, pooled.tokens, strict=True))
+    planned = sum(dict(zip(each.probabilities, each.tokens, strict=True))[0.5] for each in demands)
+    reserve = max(0, at[0.9] - planned)
+    return tuple(-(-reserve * share // sum(independent)) for share in independent)
 
 
 def widening_of(folder: Path | None, database: Path | None) -> Widening | None:
@@ -117,8 +157,21 @@ def _version(folder: Path) -> str | None:
         return None
 
 
+def _state_of(folder: Path, version: str | None) -> tuple[tuple[str, int, int, int], ...]:
+    """Return name, time of change, length and number of each file that says what the models are."""
+    places = [folder / "current", *(sorted((folder / version).glob("*")) if version is not None else ())]
+    found = []
+    for path in places:
+        try:
+            about = path.stat()
+        except OSError:  # what is missing may be there the next time
+            continue
+        found.append((path.name, about.st_mtime_ns, about.st_size, about.st_ino))
+    return tuple(found)
+
+
 @lru_cache(maxsize=4)
-def _loaded(folder: Path, version: str | None) -> Forecasts:
+def _loaded(folder: Path, version: str | None, _state: tuple[tuple[str, int, int, int], ...]) -> Forecasts:
     from apportion.models.persistence import load_or_priors
 
     found = load_or_priors(folder, version)

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from apportion.errors import InputError
 from apportion.models import next_agent
-from apportion.models.next_agent import EVERYWHERE, NextAgentModel, NextForecast, NextToolModel, _folds, judge
+from apportion.models.next_agent import (
+    EVERYWHERE,
+    LEAST_OF_SOURCE,
+    NextAgentModel,
+    NextForecast,
+    NextToolModel,
+    _folds,
+    judge,
+)
 from apportion.models.trails import END, Step
 
 if TYPE_CHECKING:
@@ -120,6 +128,17 @@ def test_one_workflow_is_too_few_to_be_sure(relay: Callable[..., WorkflowLog]) -
     forecast = NextAgentModel(min_samples=1).fit([relay(1)]).predict(["plan"], source="tests")
     assert forecast.sample_size == 1
     assert forecast.abstention == "too few workflows to tell how good a forecast is"
+
+
+def test_a_source_from_which_little_was_learned_gets_no_forecast(relay: Callable[..., WorkflowLog]) -> None:
+    few = [relay(nth, source="few") for nth in range(LEAST_OF_SOURCE // 3 - 1)]  # three steps each
+    model = NextAgentModel(min_samples=1).fit([*(relay(100 + nth) for nth in range(40)), *few])
+    forecast = model.predict(["plan"], source="few")
+    assert forecast.abstention == f"{model.steps_['few']} steps of this source were learned; 30 are needed"
+    assert model.predict(["plan"], source="tests").expected == "code"
+    more = NextAgentModel(min_samples=1).fit([*(relay(100 + nth) for nth in range(40)), *few, relay(99, source="few")])
+    assert more.steps_["few"] == LEAST_OF_SOURCE
+    assert more.predict(["plan"], source="few").expected == "code"
 
 
 def test_workflows_without_any_step_are_refused(relay: Callable[..., WorkflowLog]) -> None:

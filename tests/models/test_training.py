@@ -6,6 +6,7 @@ import pytest
 
 from apportion.errors import InputError
 from apportion.models.training import TRAINABLE, Trainable, TrainingData, evaluate, train
+from apportion.records import Usage
 from apportion.telemetry.store import TelemetryStore
 
 if TYPE_CHECKING:
@@ -51,6 +52,25 @@ def test_the_fingerprint_knows_workflows_and_contents_but_no_order(relay: Callab
     fingerprints = {TrainingData.of(each).fingerprint for each in others}
     assert len(fingerprints) == len(others)
     assert whole.fingerprint not in fingerprints
+
+
+def test_the_fingerprint_knows_what_calls_used(relay: Callable[..., WorkflowLog], tmp_path: Path) -> None:
+    def with_usage(usage: Usage | None) -> WorkflowLog:
+        log = relay(1)
+        *rest, last = log.events
+        return log.model_copy(update={"events": (*rest, last.model_copy(update={"usage": usage}))})
+
+    used = [None, Usage(), Usage(output=5), Usage(output=6), Usage(output=6, estimated=frozenset({"output"}))]
+    logs = [*map(with_usage, used)]
+    assert len({TrainingData.of([log]).fingerprint for log in logs}) == len(used)
+    stored: list[str] = []
+    with TelemetryStore(tmp_path / "t.db", count_tokens=len) as store:
+        for number in (2, 3, 2):
+            store.add(logs[number])
+            found = store.load("w1")
+            assert found is not None
+            stored.append(TrainingData.of([found]).fingerprint)
+    assert stored[0] == stored[2] != stored[1]
 
 
 def test_stored_workflows_without_contents_are_counted_and_learned_from(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+from apportion.models.calibration import LEVELS
 from apportion.models.demand import DemandModel, PriorDemand
+from apportion.models.drift import WidenedDemand
+from apportion.models.features import Caller
 from apportion.models.persistence import save_models
 from apportion.models.training import TrainingData
-from apportion.planner.forecasts import Widening, forecasts, is_trained, widening_of
+from apportion.planner.forecasts import NINETY_PERCENT, Widening, contingency, forecasts, is_trained, widening_of
+from apportion.planner.problem import pooled_contingency
 from apportion.records import Kind, Usage
 from apportion.telemetry.events import LogBuilder
 from apportion.telemetry.store import Outcome, TelemetryStore
@@ -134,3 +139,41 @@ def test_priors_are_not_widened(tmp_path: Path) -> None:
     assert isinstance(found.demand, PriorDemand)
     assert found.degraded == ()
     assert not is_trained(tmp_path)
+
+
+def test_a_version_that_could_not_be_loaded_is_tried_again_once_its_files_have_changed(
+    trained: tuple[Path, str], tmp_path: Path
+) -> None:
+    folder, version = tmp_path / "models", trained[1]
+    shutil.copytree(trained[0], folder)
+    file = folder / version / "demand.skops"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    broken = forecasts(folder)
+    assert not broken.learned
+    assert "is not the file that was saved" in broken.degraded[0]
+    assert forecasts(folder).demand is broken.demand
+    file.write_bytes(whole)
+    mended = forecasts(folder)
+    assert (mended.learned, mended.degraded, mended.version) == (True, (), version)
+    assert forecasts(folder).demand is mended.demand
+    file.unlink()
+    assert not forecasts(folder).learned
+
+
+def test_the_reserve_of_a_stage_is_that_of_the_pooled_forecast(trained: tuple[Path, str]) -> None:
+    caller = Caller("none", "tests", "main", "main", None)
+    learned = forecasts(trained[0])
+    assert isinstance(learned.demand, DemandModel)
+    demands = [learned.demand.forecast("main", prompt_tokens=size, caller=caller) for size in (1000, 2000, 3000)]
+    pooled = learned.demand.pooled(demands, caller)
+    planned = sum(demand.tokens[LEVELS.index(0.5)] for demand in demands)
+    reserve = max(0, pooled.tokens[LEVELS.index(0.9)] - planned)
+    shares = contingency(learned, demands, caller)
+    assert reserve <= sum(shares) < reserve + len(demands)
+    high = sum(demand.tokens[LEVELS.index(0.9)] for demand in demands)
+    assert sum(shares) < high - planned  # adding up single bounds reserves more
+    wide = contingency(learned._replace(demand=WidenedDemand(learned.demand, 2.0)), demands, caller)
+    assert sum(wide) >= sum(shares)
+    priors = forecasts(None)
+    assert contingency(priors, demands, caller) == pooled_contingency(demands, z=NINETY_PERCENT)

@@ -36,6 +36,9 @@ FolderOption = Annotated[
     Path | None,
     typer.Option("--models", metavar="DIR", help="The folder of the models; default: telemetry.models_path."),
 ]
+VersionArgument = Annotated[
+    str | None, typer.Argument(metavar="[VERSION]", help="Its name, or how that begins; default: the one in use.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 commands = typer.Typer(
@@ -54,11 +57,13 @@ Example: apportion models show
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    app.command("train", short_help="Learn from past workflows what the next ones will need.")(train_command)
+    summary = "Learn from past workflows what the next ones will need."
+    app.command("train", short_help=summary, context_settings={"allow_extra_args": True})(train_command)
     app.add_typer(commands, name="models")
 
 
 def train_command(
+    context: typer.Context,
     *,
     sources: FromOption = None,
     store: StoreOption = None,
@@ -83,6 +88,7 @@ def train_command(
       apportion train --report
       apportion train --from 'logs/**/*.jsonl' --models DIR --json result.json
     """  # noqa: D301  (\b keeps the lines of the examples apart)
+    _refuse_arguments(context.args)
     settings = _settings(store, folder)
     written = None if json_file is None else output("--json", json_file)
     if written is not None:
@@ -106,6 +112,24 @@ def train_command(
 
         result = _training_json(manifest, settings, workflows.skipped, new=trained is not None)
         write_output(written, json.dumps(result, indent=2) + "\n")
+
+
+def _refuse_arguments(paths: Sequence[str]) -> None:
+    """Say how logs are named, to whoever gives them without an option.
+
+    Raises:
+        InputError: There is an argument.
+    """
+    if not paths:
+        return
+    import shlex
+
+    from apportion.errors import InputError
+
+    there = all(Path(path).exists() for path in paths)
+    sources = " ".join(f"--from {shlex.quote(path)}" for path in paths) if there else "--from PATH"
+    hint = f"To learn from logs: apportion train {sources}"
+    raise InputError(f"train takes no arguments: {' '.join(map(repr, paths))}", hint=hint)
 
 
 @commands.command("list", short_help="List the saved versions.")
@@ -155,7 +179,9 @@ def list_command(*, folder: FolderOption = None, as_json: JsonOption = False) ->
 
 @commands.command(short_help="Show what a version was learned from, and how good it is.")
 def show(
-    version: Annotated[str | None, typer.Argument(metavar="[VERSION]", help="Default: the one in use.")] = None,
+    version: Annotated[
+        str | None, typer.Argument(metavar="[VERSION]", help="Its name or beginning; default: the one in use.")
+    ] = None,
     *,
     folder: FolderOption = None,
     as_json: JsonOption = False,
@@ -166,10 +192,10 @@ def show(
 
     Example: apportion models show --json
     """
-    from apportion.models.persistence import load_models
+    from apportion.models.persistence import find_version, load_models
 
     place = _settings(None, folder).models_folder
-    loaded = load_models(place, version)
+    loaded = load_models(place, version and find_version(place, version))
     assert loaded.manifest is not None
     if as_json:
         print_json({"schema": "apportion.model/1", "folder": str(place), **loaded.manifest.model_dump(mode="json")})
@@ -180,7 +206,9 @@ def show(
 
 @commands.command(short_help="Test a version on workflows.")
 def evaluate(
-    version: Annotated[str | None, typer.Argument(metavar="[VERSION]", help="Default: the one in use.")] = None,
+    version: Annotated[
+        str | None, typer.Argument(metavar="[VERSION]", help="Its name or beginning; default: the one in use.")
+    ] = None,
     *,
     sources: FromOption = None,
     store: StoreOption = None,
@@ -193,11 +221,12 @@ def evaluate(
 
     Example: apportion models evaluate --from 'new-logs/*.jsonl'
     """
-    from apportion.models.persistence import load_models
+    from apportion.models.persistence import find_version, load_models
     from apportion.models.training import TrainingData, evaluate
 
     settings = _settings(store, folder)
-    loaded = load_models(settings.models_folder, version)
+    place = settings.models_folder
+    loaded = load_models(place, version and find_version(place, version))
     assert loaded.manifest is not None
     with _progress(show=not as_json) as bar:
         workflows = Workflows(settings.database, sources or (), each=bar.step)
@@ -343,23 +372,65 @@ def _show_manifest(manifest: Manifest, folder: Path, *, title: bool = True) -> N
 
 _HEADERS = ["Source", "Fore-\ncasts", "Top 1", "Sure", "Hits", "Hits,\nnamed", "Error", "Noise"]
 
+_LEGEND = """\
+Sure: share of forecasts that do not abstain. Hits: share of those that came true;
+named: of those that name something, not the end. Error: expected calibration
+error of all, 10 equal bins. Noise: what a perfect calibration would show."""
+
+_DEMAND_COLUMNS = {
+    "workflows": "Work-\nflows",
+    "examples": "Exam-\nples",
+    "loss": "Loss",
+    "boosted": "Boosted",
+    "coverage_90": "Within\n90 %",
+    "upper_by_lower": "Upper /\nlower",
+}
+"""Columns of the figures of demand, in this order; a row has some of them."""
+
+_DEMAND_LEGEND = {
+    "loss": "Loss: mean pinball loss over the quantiles, of logarithms; 0 is perfect, and 0.1\nroughly means 10 % off.",
+    "boosted": "Boosted: whether gradient boosting won over shrunk quantiles.",
+    "coverage_90": "Within 90 %: share within the 90 % interval; 90 % is right.",
+    "upper_by_lower": "Upper / lower: its upper by its lower bound, the median of all.",
+}
+
 
 def _show_metrics(metrics: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Show the figures of each model; rows that are not of forecasts are shown as they are."""
+    """Show the figures of each model as a table, each kind of table with its legend."""
+    legends: dict[str, None] = {}
     for name, rows in metrics.items():
         say()
         say(name)
-        if not all("hit_rate" in row for row in rows):
-            for row in rows:
-                say("  " + ", ".join(f"{key} {value}" for key, value in row.items()))
-            continue
-        for line in table(_HEADERS, [_metric_row(row) for row in rows]):
+        if all("hit_rate" in row for row in rows):
+            lines = table(_HEADERS, [_metric_row(row) for row in rows])
+            legends[_LEGEND] = None
+        else:
+            columns = [key for key in _DEMAND_COLUMNS if any(key in row for row in rows)]
+            headers = ["Forecast", *(_DEMAND_COLUMNS[key] for key in columns)]
+            lines = table(headers, [_demand_row(row, columns) for row in rows])
+            legends |= dict.fromkeys(_DEMAND_LEGEND[key] for key in columns if key in _DEMAND_LEGEND)
+        for line in lines:
             say(line)
-    if metrics:
+    if legends:
         say()
-        say("Sure: share of forecasts that do not abstain. Hits: share of those that came true;")
-        say("named: of those that name something, not the end. Error: expected calibration")
-        say("error of all, 10 equal bins. Noise: what a perfect calibration would show.")
+    for legend in legends:
+        say(legend)
+
+
+def _demand_row(row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
+    return [str(row.get("forecast", "")).replace("_", " "), *(_demand_cell(key, row.get(key)) for key in columns)]
+
+
+def _demand_cell(key: str, value: Any) -> str:
+    from apportion.planner.report.figures import percent
+
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if key == "coverage_90":
+        return percent(value)
+    return f"{value:,.3f}" if key == "loss" else f"{value:,}"
 
 
 def _metric_row(row: Mapping[str, Any]) -> list[str]:

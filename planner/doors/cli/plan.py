@@ -78,6 +78,12 @@ missing is told on standard error.
 """
 
 
+_LEAST = (
+    "A problem needs at least one of models, stages and agents, and each agent a variant with a demand. "
+    "The smallest one stands in: apportion plan -h; a larger one: apportion plan --example"
+)
+
+
 def _print_example(wanted: bool) -> None:  # noqa: FBT001  (typer calls it so)
     if wanted:
         from importlib.resources import files
@@ -163,10 +169,16 @@ def plan_command(
 def _load(file: str, target: Output | None) -> Problem:
     from pathlib import Path
 
+    from apportion.errors import InputError
     from apportion.planner.problem import Problem
 
     check_outputs([] if target is None else [target], [file], [Path(file)])
-    return Problem.load(file)
+    try:
+        return Problem.load(file)
+    except InputError as error:
+        if "Field required" not in error.message or error.hint:
+            raise
+        raise InputError(error.message, path=error.path, hint=_LEAST) from error
 
 
 def _with_budget(problem: Problem, budget_tokens: int | None, budget_usd: float | None) -> Problem:
@@ -217,7 +229,7 @@ def _complain_of_conflict(error: InfeasiblePlanError) -> None:
 
 
 def _show(problem: Problem, plan: Plan, why: Explanation, *, every_piece: bool) -> None:
-    _say_all([why.summary, *[f"Degraded: {reason}." for reason in plan.degraded]])
+    _say_all([*_nothing_runs(plan), why.summary, *[f"Degraded: {reason}." for reason in plan.degraded]])
     say()
     _say_lines(table(("agent", "runs as", "work\ntokens", "enough\nwith", "tokens", "cost"), list(_agent_rows(plan))))
     if any(agent.variant_id is not None and not agent.sample_size for agent in plan.agents):
@@ -233,6 +245,13 @@ def _show(problem: Problem, plan: Plan, why: Explanation, *, every_piece: bool) 
             _section("", [agent.text, *[f"- {piece.text}" for piece in agent.pieces]])
     say()
     _say_lines(table(("certificate", ""), list(_certificate_rows(plan))))
+
+
+def _nothing_runs(plan: Plan) -> list[str]:
+    """Say so where a plan lets no agent run: its tokens and costs of 0 are no savings."""
+    if any(agent.variant_id is not None for agent in plan.agents):
+        return []
+    return ["Nothing runs: " + ("every agent is deferred." if plan.agents else "the problem names no agents.")]
 
 
 def _agent_rows(plan: Plan) -> Iterator[tuple[str, ...]]:

@@ -97,6 +97,44 @@ def test_training_again_keeps_the_version_until_something_is_new(run: Callable[.
     assert (forced["new"], forced["version"][:5]) == (True, "0003-")
 
 
+def test_a_version_can_be_named_by_the_beginning_of_its_name(run: Callable[..., Answer], place: Path) -> None:
+    log = write_log(place / "log.jsonl", 0, 12)
+    for number in (1, 2):
+        run("train", "--from", log, "--models", place / "m", "--force")
+        assert run("models", "show", f"000{number}", "--models", place / "m").out.startswith(f"version 000{number}-")
+    several = run("models", "show", "000", "--models", place / "m")
+    names = sorted(path.name for path in (place / "m").glob("000*"))
+    assert several.code == 2
+    assert "2 versions of the models begin with '000'" in several.err
+    assert " ".join(several.err.split()).endswith(f"hint: Give one of: {', '.join(names)}")
+    assert "no version '7'" in run("models", "evaluate", "7", "--from", log, "--models", place / "m").err
+
+
+def test_figures_of_demand_are_a_table_with_a_legend(run: Callable[..., Answer], place: Path) -> None:
+    log = write_log(place / "log.jsonl", 0, 12)
+    run("train", "--from", log, "--models", place / "m")
+    shown = run("models", "show", "--models", place / "m").out
+    header = next(line for line in shown.splitlines() if line.startswith("Forecast"))
+    assert header.split() == ["Forecast", "flows", "ples", "Loss", "Boosted"]
+    (workflow,) = (line for line in shown.splitlines() if line.startswith("workflow "))
+    assert workflow.split()[1:3] == ["12", "12"]
+    assert workflow.split()[-1] == "no"
+    assert "Loss: mean pinball loss" in shown
+    judged = run("models", "evaluate", "--from", log, "--models", place / "m").out
+    assert "Within 90 %: share within the 90 % interval" in judged
+    assert "Boosted" not in judged
+    assert max(map(len, (shown + judged).replace(str(place), "").splitlines())) <= 80
+
+
+def test_whoever_gives_paths_to_train_is_told_how(run: Callable[..., Answer], place: Path) -> None:
+    log = write_log(place / "a log.jsonl", 0, 1)
+    given = run("train", log)
+    assert given.code == 2
+    assert f"apportion train --from '{log}'" in " ".join(given.err.split())
+    assert "apportion train --from PATH" in run("train", "nowhere").err
+    assert "Usage: apportion train [OPTIONS]\n" in run("train", "-h").out
+
+
 def test_a_damaged_version_is_refused_and_trained_anew(run: Callable[..., Answer], place: Path) -> None:
     log = write_log(place / "log.jsonl", 0, 20)
     run("train", "--from", log, "--models", place / "m")

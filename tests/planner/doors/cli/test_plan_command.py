@@ -170,6 +170,16 @@ def test_mistakes_end_with_2_and_one_message(
     assert "Traceback" not in answer.err
 
 
+@pytest.mark.parametrize("name", ["empty.toml", "empty.json"])
+def test_an_empty_problem_is_told_what_the_least_is(name: str, run: Callable[..., Answer], place: Path) -> None:
+    (place / name).write_text("{}" if name.endswith("json") else "")
+    answer = run(name)
+    assert answer.code == 2
+    assert "models: Field required (and 2 more)" in answer.err
+    assert "at least one of models, stages and agents" in " ".join(answer.err.split())
+    assert "apportion plan --example" in answer.err
+
+
 def test_policies_are_asked_for_by_name(
     run: Callable[..., Answer], problem_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
