@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from apportion.models.demand import DemandForecaster
     from apportion.models.features import Caller
+    from apportion.models.next_agent import NextAgentModel
     from apportion.records import Demand
 
 NINETY_PERCENT = 1.2816
@@ -28,6 +29,9 @@ NINETY_PERCENT = 1.2816
 
 MODEL = "demand"
 """Name of the demand model among what is trained."""
+
+NEXT_AGENT = "next_agent"
+"""Name of the model of the next agent."""
 
 
 class Forecasts(NamedTuple):
@@ -38,12 +42,14 @@ class Forecasts(NamedTuple):
         learned: Whether it was trained; it then wants to know who calls, and what is known before the call.
         degraded: Why documented priors stand in for a trained model, or why its forecasts are widened.
         version: Version of the trained model.
+        next_agent: Forecasts which agent takes the floor next; `None` where it was not trained.
     """
 
     demand: DemandForecaster
     learned: bool = False
     degraded: tuple[str, ...] = ()
     version: str | None = None
+    next_agent: NextAgentModel | None = None
 
 
 class Widening(NamedTuple):
@@ -176,6 +182,8 @@ def _loaded(folder: Path, version: str | None, _state: tuple[tuple[str, int, int
 
     found = load_or_priors(folder, version)
     demand = found.models[MODEL]
+    trained = found.manifest is not None and NEXT_AGENT in found.manifest.files
+    next_agent = found.models[NEXT_AGENT] if trained else None
     if found.manifest is None or isinstance(demand, PriorDemand):
-        return Forecasts(demand, degraded=found.degraded)
-    return Forecasts(demand, learned=True, version=found.manifest.version)
+        return Forecasts(demand, degraded=found.degraded, next_agent=next_agent)
+    return Forecasts(demand, learned=True, version=found.manifest.version, next_agent=next_agent)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from apportion.models.evaluation import calibration_error, calibration_noise, hit_rate_above
 from apportion.planner.replay.baselines import BASELINES
-from apportion.planner.replay.results import CallFigures, StageFigures, Totals, WorkflowResult, add_pairs
+from apportion.planner.replay.results import CallFigures, NextFigures, StageFigures, Totals, WorkflowResult, add_pairs
 from apportion.planner.report.schema import (
     AgainstRow,
     AgainstSource,
@@ -24,6 +25,7 @@ from apportion.planner.report.schema import (
     Ledger,
     Ledgers,
     LoggedUsage,
+    NextAgentRow,
     Percentiles,
     PlanSummary,
     ReplayReport,
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
 
     from apportion.planner.planner import PlanOptions
     from apportion.telemetry.reading import SkipLog
+
+EVERYWHERE = "all sources"
+"""Stands for all sources together."""
 
 CALL_RANGES = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377)
 """First calls of the ranges over which the n-th calls of agent runs are averaged."""
@@ -106,6 +111,26 @@ def build_report(
         per_call=_call_points(ordered),
         per_kind=_kind_rows(ordered),
         against=[_against_row(name, ordered, options) for name in against],
+        next_agent=_next_agent_rows(by_source),
+    )
+
+
+def _next_agent_rows(by_source: dict[str, list[WorkflowResult]]) -> list[NextAgentRow]:
+    parts = {source: [each for result in group for each in result.next_agents] for source, group in by_source.items()}
+    whole = [each for part in parts.values() for each in part]
+    return [_next_agent_row(source, part) for source, part in [(EVERYWHERE, whole), *parts.items()] if part]
+
+
+def _next_agent_row(source: str, forecasts: Sequence[NextFigures]) -> NextAgentRow:
+    confidences, hits = [each.confidence for each in forecasts], [each.hit for each in forecasts]
+    hit_rate, coverage = hit_rate_above([float(each.sure) for each in forecasts], hits, 0.5)
+    return NextAgentRow(
+        source=source,
+        forecasts=len(forecasts),
+        coverage=coverage,
+        hit_rate=hit_rate,
+        calibration_error=calibration_error(confidences, hits),
+        calibration_noise=calibration_noise(confidences),
     )
 
 

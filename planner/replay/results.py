@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from apportion.records import Usage
 
@@ -84,6 +84,14 @@ class StageFigures:
     used_tokens: float
 
 
+class NextFigures(NamedTuple):
+    """What was forecast of one agent that took the floor next: how sure, whether it came, whether it would be used."""
+
+    confidence: float
+    hit: bool
+    sure: bool
+
+
 @dataclass(slots=True)
 class WorkflowResult:
     """What replaying one workflow found."""
@@ -105,7 +113,9 @@ class WorkflowResult:
     """What the named baselines would have come to: sums only."""
     unpriced_models: set[str | None] = field(default_factory=set)
     """Models without a known price, as logged; `None` stands for calls whose log names no model."""
+    next_agents: list[NextFigures] = field(default_factory=list)
+    """What trained models forecast of the order of agents, and what came."""
 
     def sums(self) -> WorkflowResult:
         """Return the same without what is known of single calls, plans and stages."""
-        return replace(self, calls=[], plans=[], stages=[], kinds={}, runs_by_agent={}, against={})
+        return replace(self, calls=[], plans=[], stages=[], kinds={}, runs_by_agent={}, against={}, next_agents=[])

@@ -26,7 +26,7 @@ from apportion.planner.replay.baselines import BASELINES
 from apportion.planner.replay.billing import CacheClock
 from apportion.planner.replay.context import LoggedCall, logged_calls
 from apportion.planner.replay.regime import cache_regime, with_lifetimes
-from apportion.planner.replay.results import CallFigures, PlanFigures, StageFigures, Totals, WorkflowResult
+from apportion.planner.replay.results import CallFigures, NextFigures, PlanFigures, StageFigures, Totals, WorkflowResult
 from apportion.planner.replay.run import REPLACEABLE_KINDS, CallCosts, RunReplay
 from apportion.records import Kind
 
@@ -54,11 +54,25 @@ def replay_workflow(
         planner: Makes the planner; another one lets policies be compared on the same logs.
         against: Names of baselines; each costs one more replay of the workflow.
     """
-    result = _WorkflowReplay(log, options, planner(options, solve=solve_budget)).run()
+    main = planner(options, solve=solve_budget)
+    result = _WorkflowReplay(log, options, main).run()
+    result.next_agents = _next_agents(log, main)
     for name in against:
         other = _WorkflowReplay(log, options, BASELINES[name].planner(options, solve=solve_budget)).run()
         result.against[name] = other.sums()
     return result
+
+
+def _next_agents(log: WorkflowLog, planner: WorkflowPlanner) -> list[NextFigures]:
+    """Forecast each agent that took the floor, where a model was trained to."""
+    model = planner.forecasts.next_agent
+    if model is None:
+        return []
+    found = []
+    for step in model.steps_of(log):
+        said = model.forecast(step, step.source)
+        found.append(NextFigures(said.confidence, said.likeliest == step.name, said.expected is not None))
+    return found
 
 
 class _WorkflowReplay:

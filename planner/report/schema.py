@@ -424,6 +424,27 @@ class AgainstRow(Compared):
     per_source: list[AgainstSource]
 
 
+class NextAgentRow(_Part):
+    """How well trained models foresaw which agent takes the floor next, "none" included.
+
+    Attributes:
+        source: Where the logs come from, or `all sources`.
+        forecasts: Number of forecasts.
+        coverage: Share of them that were sure: a confidence above 0.7, on enough earlier cases.
+        hit_rate: Share of the sure ones that came true, or `None` where none was sure.
+        calibration_error: Expected calibration error of all forecasts: mean distance of confidence and hit rate, in ten
+            bins of equal width.
+        calibration_noise: What that would be on average if calibration were perfect.
+    """
+
+    source: str
+    forecasts: int
+    coverage: float
+    hit_rate: float | None
+    calibration_error: float
+    calibration_noise: float
+
+
 class ReplayReport(Row):
     """The whole report.
 
@@ -453,6 +474,8 @@ class ReplayReport(Row):
         per_call: Means by the number of the call within its run.
         per_kind: Tokens by kind of content.
         against: The named baselines that were asked for, one entry each.
+        next_agent: How well the next agent was foreseen, in all sources first, then in each; empty without trained
+            models. On logs from which the models have learned the figures flatter.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
@@ -480,6 +503,7 @@ class ReplayReport(Row):
     per_call: list[CallPoint]
     per_kind: list[KindRow]
     against: list[AgainstRow] = Field(default_factory=list)
+    next_agent: list[NextAgentRow] = Field(default_factory=list)
 
     def to_json(self) -> str:
         """Return the report as JSON text, valid UTF-8 even where names in a log are not valid Unicode."""

@@ -26,13 +26,14 @@ from apportion.planner.report.figures import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from apportion.planner.report.schema import (
         BudgetUse,
         Compared,
         Facts,
         Ledger,
+        NextAgentRow,
         PlanSummary,
         ReplayReport,
         Simulator,
@@ -180,6 +181,7 @@ def background(report: ReplayReport) -> list[tuple[str, str]]:
         ("Logged usage", ", ".join(f"{name} {tokens(value)}" for name, value in columns.items())),
         *([("Estimated columns", ", ".join(usage.estimated))] if usage.estimated else []),
         ("Forecasts", _forecasts(report.variance, report.settings.get("models"))),
+        *([("Next agent", _next_agent(report.next_agent))] if report.next_agent else []),
         ("Memory", f"{number(report.peak_memory_mb, 0)}{NO_BREAK}MB at its peak"),
         ("Settings", ", ".join(settings) or UNKNOWN),
     ]
@@ -441,6 +443,20 @@ def _forecasts(variance: Variance, models: object) -> str:
         "The forecasts are documented priors of coding agents: they have learned nothing from these logs but the "
         "earlier stages of the same workflow."
     )
+    return "\n".join(lines)
+
+
+def _next_agent(rows: Sequence[NextAgentRow]) -> str:
+    """Say how well the next agent was foreseen: in all sources, then in each where there are several."""
+    shown = rows if len(rows) > 2 else rows[:1]
+    lines = []
+    for nth, row in enumerate(shown):
+        sure = "none of them was sure" if row.hit_rate is None else f"{percent(row.coverage)} were sure"
+        came = "" if row.hit_rate is None else f", and {percent(row.hit_rate)} of these came true"
+        told = f"{count(row.forecasts, 'forecast')}: {sure}{came}; calibration error {row.calibration_error:.3f}"
+        chance = f" ({row.calibration_noise:.3f} by chance alone)"
+        lines.append(f"{plain(row.source)}: {told}." if nth else f"{told}{chance}.")
+    lines.append("Sure is a confidence above 0.7 on enough earlier cases.")
     return "\n".join(lines)
 
 

@@ -388,7 +388,7 @@ _DEMAND_COLUMNS = {
 """Columns of the figures of demand, in this order; a row has some of them."""
 
 _DEMAND_LEGEND = {
-    "loss": "Loss: mean pinball loss over the quantiles, of logarithms; 0 is perfect, and 0.1\nroughly means 10 % off.",
+    "loss": "Loss: mean pinball loss over the quantiles, of logarithms; less is better.",
     "boosted": "Boosted: whether gradient boosting won over shrunk quantiles.",
     "coverage_90": "Within 90 %: share within the 90 % interval; 90 % is right.",
     "upper_by_lower": "Upper / lower: its upper by its lower bound, the median of all.",

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from apportion.planner.planner import PlanOptions
-from apportion.planner.replay.aggregate import RunFacts, build_report
-from apportion.planner.replay.results import StageFigures, Totals, WorkflowResult
+from apportion.planner.replay.aggregate import RunFacts, _next_agent_rows, build_report
+from apportion.planner.replay.results import NextFigures, StageFigures, Totals, WorkflowResult
 from apportion.prices import prices_as_of
 from apportion.telemetry.reading import SkipLog
 
@@ -75,3 +75,22 @@ def test_planned_against_used_is_told_for_each_agent_type() -> None:
     assert (main.count, main.coverage) == (2, 0.5)
     assert main.weighted_bias == pytest.approx((160 - 210) / 210, abs=1e-6)
     assert (reviewer.count, reviewer.coverage, reviewer.width, reviewer.bias) == (1, 0.0, 0.25, None)
+
+
+def test_forecasts_of_the_next_agent_are_added_up_for_all_and_for_each_source() -> None:
+    sure, unsure = NextFigures(0.9, hit=True, sure=True), NextFigures(0.5, hit=False, sure=False)
+    rows = _next_agent_rows(
+        {
+            "a": [WorkflowResult("1", "a", "t", "1", Totals(), next_agents=[sure, unsure])],
+            "b": [WorkflowResult("2", "b", "t", "2", Totals(), next_agents=[unsure])],
+            "none": [WorkflowResult("3", "none", "t", "3", Totals())],
+        }
+    )
+    assert [(row.source, row.forecasts, row.hit_rate) for row in rows] == [
+        ("all sources", 3, 1.0),
+        ("a", 2, 1.0),
+        ("b", 1, None),
+    ]
+    assert [round(row.coverage, 3) for row in rows] == [0.333, 0.5, 0.0]
+    assert rows[2].calibration_error == pytest.approx(0.5)
+    assert _next_agent_rows({"a": []}) == []

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from apportion.planner.replay.results import NO_OUTPUT_USAGE, NO_PROMPT_USAGE
-from apportion.planner.report.schema import Dearer, Skipped, WorstWorkflow
+from apportion.planner.report.schema import Dearer, NextAgentRow, Skipped, WorstWorkflow
 from apportion.planner.report.terminal import render
 
 if TYPE_CHECKING:
@@ -427,3 +427,20 @@ def test_baselines_stand_beside_the_plan_at_any_width(against_report: ReplayRepo
 
 def test_without_baselines_nothing_is_said_of_them(large_report: ReplayReport) -> None:
     assert "Against" not in show(large_report, verbose=True)
+
+
+def test_forecasts_of_the_next_agent_are_told_where_models_were_given(large_report: ReplayReport) -> None:
+    assert "Next agent" not in show(large_report, verbose=True)
+    row = NextAgentRow(
+        source="all sources", forecasts=500, coverage=0.4, hit_rate=0.9, calibration_error=0.03, calibration_noise=0.02
+    )
+    shy = row.model_copy(update={"source": "shy", "forecasts": 5, "coverage": 0.0, "hit_rate": None})
+    one = large_report.model_copy(update={"next_agent": [row, row.model_copy(update={"source": "one"})]})
+    shown = words(show(one, verbose=True))
+    told = "500 forecasts: 40.0 % were sure, and 90.0 % of these came true; calibration error 0.030 (0.020 by chance"
+    assert told in shown
+    assert "one: 500" not in shown
+    two = one.model_copy(update={"next_agent": [*one.next_agent, shy]})
+    shown = words(show(two, verbose=True))
+    assert "one: 500 forecasts" in shown
+    assert "shy: 5 forecasts: none of them was sure; calibration error" in shown
