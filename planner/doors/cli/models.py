@@ -373,9 +373,9 @@ def _show_manifest(manifest: Manifest, folder: Path, *, title: bool = True) -> N
 _HEADERS = ["Source", "Fore-\ncasts", "Top 1", "Sure", "Hits", "Hits,\nnamed", "Error", "Noise"]
 
 _LEGEND = """\
-Sure: share of forecasts that do not abstain. Hits: share of those that came true;
-named: of those that name something, not the end. Error: expected calibration
-error of all, 10 equal bins. Noise: what a perfect calibration would show."""
+Sure: share of forecasts that do not abstain. Hits: share of those that came
+true; named: of those that name something, not the end. Error: expected
+calibration error of all, 10 equal bins. Noise: what a perfect one would show."""
 
 _DEMAND_COLUMNS = {
     "workflows": "Work-\nflows",
