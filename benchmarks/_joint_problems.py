@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from apportion.planner.planner import Invocation, Reference
+    from apportion.planner.planner import Birth, Invocation
     from apportion.telemetry.events import WorkflowLog
 
 TIGHTNESS = (0.35, 0.5, 0.65)
@@ -434,26 +434,26 @@ def _snapshots(log: WorkflowLog) -> dict[str, _Snapshot]:
 
         def before(self, ask: Invocation) -> InvocationPlan:
             """Take a picture before calls 0, 1, 2, 4, 8, ..."""
-            references = self.plan_references(ask)
+            births = self.plan_births(ask)
             if ask.call & (ask.call - 1) == 0 and ask.priced:
-                found[ask.run_id] = _snapshot(ask, references)
-            return InvocationPlan(MaskPlan.nothing(), references, None, "OFF", None, ())
+                found[ask.run_id] = _snapshot(ask, births)
+            return InvocationPlan(MaskPlan.nothing(), births, None, "OFF", None, ())
 
     replay_workflow(log, PlanOptions(), planner=Recorder)
     return found
 
 
-def _snapshot(ask: Invocation, references: tuple[Reference, ...]) -> _Snapshot:
+def _snapshot(ask: Invocation, births: tuple[Birth, ...]) -> _Snapshot:
     prompt = ask.prompt
     may_mask = prompt.column("maskable") & (prompt.column("born") < ask.call)
-    may_mask[[reference.copy for reference in references]] = False
+    may_mask[[birth.copy for birth in births if birth.copy >= 0]] = False
     return _Snapshot(
         role=ask.role,
         stage=ask.stage,
         window=ask.context_window,
         prices=(ask.prices.read, ask.prices.write, ask.prices.output),
         cached=ask.cached_items,
-        tokens=tokens_with(prompt, references).tolist(),
+        tokens=tokens_with(prompt, births).tolist(),
         whole=prompt.column("full_tokens").tolist(),
         may_mask=may_mask.tolist(),
         need=prompt.need_at(ask.call).tolist(),

@@ -18,6 +18,7 @@ from apportion.planner.budgets.problem import QUANTUM_TOKENS, AgentNeed, BudgetP
 from apportion.planner.forecasts import forecasts
 from apportion.planner.invocation_problem import Waiting, invocation_problem
 from apportion.planner.masking import (
+    CAUTION,
     EXPANSION_OUTPUT_TOKENS,
     UNLIMITED,
     MaskPlan,
@@ -29,10 +30,10 @@ from apportion.planner.masking import (
 )
 from apportion.planner.prompt import REFERENCE_TOKENS, STUB_TOKENS
 from apportion.planner.solver import plan_workflow
-from apportion.records import Budget
+from apportion.records import Action, Budget
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -157,11 +158,22 @@ class Used:
     extra_tokens: float = 0.0
 
 
-class Reference(NamedTuple):
-    """A row of the prompt to be sent as a reference, and the earlier row that holds the same bytes."""
+class Birth(NamedTuple):
+    """How a new item enters the prompt, where that is not whole.
+
+    It has not been sent yet, so no cached prefix changes, whatever is done with it.
+
+    Attributes:
+        row: The item.
+        action: `REFERENCE`, `STRUCTURE` or `SELECT`.
+        tokens: Tokens of what is sent.
+        copy: The earlier row that holds the same bytes, for a reference.
+    """
 
     row: int
-    copy: int
+    action: Action
+    tokens: float
+    copy: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +182,7 @@ class InvocationPlan:
 
     Attributes:
         masks: Items to mask before the call.
-        references: Items to send as references to an earlier copy in the same prompt.
+        births: New items that are not sent whole.
         allocated_tokens: Total tokens that the run may use in this stage, or `None` without a valid budget plan.
         status: `STANDING`, or how the budget plan was solved anew.
         gap: Relative gap to the independent bound if it was.
@@ -179,7 +191,7 @@ class InvocationPlan:
     """
 
     masks: MaskPlan
-    references: tuple[Reference, ...]
+    births: tuple[Birth, ...]
     allocated_tokens: int | None
     status: str
     gap: float | None
@@ -233,6 +245,9 @@ class WorkflowPlanner:
     masks = True
     """Whether it ever masks: then every prompt has to offer the tool that expands stubs."""
 
+    shortens = True
+    """Whether new results may enter in shorter forms, which have to be worked out first."""
+
     def __init__(self, options: PlanOptions, *, solve: Callable[[BudgetProblem], BudgetPlan]) -> None:
         self.options = options
         self.stages: dict[tuple[str, int], StageRecord] = {}
@@ -251,27 +266,44 @@ class WorkflowPlanner:
         """Plan one invocation."""
         if not self.options.enabled:
             return InvocationPlan(MaskPlan.nothing(), (), None, "OFF", None, ())
-        references = self.plan_references(ask)
-        masks, joint = self.plan_masks(ask, references), self.plan_jointly(ask, references)
+        births = self.plan_births(ask)
+        masks, joint = self.plan_masks(ask, births), self.plan_jointly(ask, births)
         if joint is not None and not masks.forced and joint.saved_tokens > masks.saved_tokens:
             masks = joint
-        degraded = (self._forced_by(ask, references),) if masks.forced else ()
-        prompt_tokens = ask.overhead_tokens + float(tokens_with(ask.prompt, references).sum()) - masks.saved_tokens
+        degraded = (self._forced_by(ask, births),) if masks.forced else ()
+        prompt_tokens = ask.overhead_tokens + float(tokens_with(ask.prompt, births).sum()) - masks.saved_tokens
         allocated, status, gap, reasons = self._plan_budget(ask, prompt_tokens)
-        return InvocationPlan(masks, references, allocated, status, gap, degraded + reasons + self.forecasts.degraded)
+        return InvocationPlan(masks, births, allocated, status, gap, degraded + reasons + self.forecasts.degraded)
 
-    def plan_references(self, ask: Invocation) -> tuple[Reference, ...]:
-        """Return which new items to send as references: all whose bytes the same prompt already holds.
+    def plan_births(self, ask: Invocation) -> tuple[Birth, ...]:
+        """Return how new items enter the prompt: by reference where it holds the same bytes, else shorter if that pays.
 
-        They have not been sent yet, so no cached prefix changes, and the receiver has the text: this is never dearer.
+        A reference and a lossless form are never dearer, and the receiver has all of the text.
         """
         prompt = ask.prompt
-        new = (prompt.column("born") == ask.call) & (prompt.column("copy") >= 0)
-        new &= prompt.column("tokens") > REFERENCE_TOKENS
-        found = (Reference(int(row), int(prompt.column("copy")[row])) for row in np.flatnonzero(new))
-        return tuple(reference for reference in found if prompt.whole(reference.copy))
+        new = np.flatnonzero(prompt.column("born") == ask.call)
+        return tuple(birth for row in new.tolist() if (birth := self._birth(ask, row)) is not None)
 
-    def plan_jointly(self, ask: Invocation, references: tuple[Reference, ...]) -> MaskPlan | None:
+    def _birth(self, ask: Invocation, row: int) -> Birth | None:
+        prompt = ask.prompt
+        tokens, copy = prompt.column("tokens")[row], int(prompt.column("copy")[row])
+        if copy >= 0 and tokens > REFERENCE_TOKENS and prompt.shown(copy):
+            return Birth(row, Action.REFERENCE, float(REFERENCE_TOKENS), copy)
+        structured, selected = (float(prompt.column(name)[row]) for name in ("structured", "selected"))
+        if selected < structured and self._worth_selecting(ask, row, structured, selected):
+            return Birth(row, Action.SELECT, selected)
+        return Birth(row, Action.STRUCTURE, structured) if structured < tokens else None
+
+    def _worth_selecting(self, ask: Invocation, row: int, structured: float, selected: float) -> bool:
+        """Say whether to leave parts of a new item out: what that saves repays the expansions that it risks."""
+        prompt, prices, later = ask.prompt, ask.prices, REMAINING_CALLS[ask.role]
+        held = prices.write + prices.read * later
+        asked = prices.read * (ask.overhead_tokens + float(prompt.column("tokens").sum()))
+        expansion = asked + prices.output * EXPANSION_OUTPUT_TOKENS + float(prompt.column("tokens")[row]) * held
+        saved = (structured - selected) * (held + DEFAULT_TOKEN_WEIGHT * prices.write * (1.0 + later))
+        return saved > (1.0 + CAUTION) * float(prompt.column("selected_need")[row]) * expansion
+
+    def plan_jointly(self, ask: Invocation, births: tuple[Birth, ...]) -> MaskPlan | None:
         """Return which items to mask where tokens are short, or `None` where nothing couples them to other runs.
 
         What leaves this prompt, and what it and all others may still use, are one problem then; see
@@ -280,7 +312,7 @@ class WorkflowPlanner:
         limit = self._tokens_left()
         if limit is None:
             return None
-        state = self._prompt_state(ask, references)
+        state = self._prompt_state(ask, births)
         prompt_tokens = ask.overhead_tokens + float(state.tokens.sum())
         if not self._binding(ask, prompt_tokens) or _beyond_window(ask, prompt_tokens) > 0:
             return None
@@ -311,11 +343,11 @@ class WorkflowPlanner:
         masks = mask_exactly(state, ask.prices, joint.masked(plan))
         return None if masks.forced else masks
 
-    def plan_masks(self, ask: Invocation, references: tuple[Reference, ...]) -> MaskPlan:
-        """Return which items to mask before a call, given the references; other policies override this."""
-        state = self._prompt_state(ask, references)
+    def plan_masks(self, ask: Invocation, births: tuple[Birth, ...]) -> MaskPlan:
+        """Return which items to mask before a call, given how new ones enter; other policies override this."""
+        state = self._prompt_state(ask, births)
         tokens, prompt_tokens = state.tokens, ask.overhead_tokens + float(state.tokens.sum())
-        seen = self._seen(ask, references)
+        seen = self._seen(ask, births)
         saveable = float((tokens - STUB_TOKENS)[seen & (tokens > STUB_TOKENS)].sum())
         must_save = max(_beyond_window(ask, prompt_tokens), self._beyond_budget(prompt_tokens, saveable))
         short = self._binding(ask, prompt_tokens)
@@ -328,20 +360,20 @@ class WorkflowPlanner:
             press=short or self._target_missed(),
         )
 
-    def _seen(self, ask: Invocation, references: tuple[Reference, ...]) -> NDArray[np.bool_]:
+    def _seen(self, ask: Invocation, births: tuple[Birth, ...]) -> NDArray[np.bool_]:
         """Say which items may be masked because a call has seen them whole."""
         seen: NDArray[np.bool_] = ask.prompt.column("maskable") & (ask.call > ask.prompt.column("born"))
-        seen[[reference.copy for reference in references]] = False
+        seen[[birth.copy for birth in births if birth.copy >= 0]] = False
         return seen
 
-    def _prompt_state(self, ask: Invocation, references: tuple[Reference, ...]) -> PromptState:
+    def _prompt_state(self, ask: Invocation, births: tuple[Birth, ...]) -> PromptState:
         prompt = ask.prompt
         need = prompt.need_at(ask.call)
         old = ask.call - prompt.column("born") >= VIEWS
         return PromptState(
-            tokens=tokens_with(prompt, references),
+            tokens=tokens_with(prompt, births),
             stub_tokens=np.full(len(prompt), float(STUB_TOKENS)),
-            maskable=self._seen(ask, references) & (old | (need <= TINY_NEED)),
+            maskable=self._seen(ask, births) & (old | (need <= TINY_NEED)),
             need=need,
             cached_items=ask.cached_items,
             overhead_tokens=ask.overhead_tokens,
@@ -385,8 +417,8 @@ class WorkflowPlanner:
         beyond = prompt_tokens + EXPANSION_OUTPUT_TOKENS - (limit - int(limit * self.options.budget.reserve_share))
         return beyond + QUANTUM_TOKENS if 0 < beyond + QUANTUM_TOKENS <= saveable else 0.0
 
-    def _forced_by(self, ask: Invocation, references: tuple[Reference, ...]) -> str:
-        tokens = ask.overhead_tokens + float(tokens_with(ask.prompt, references).sum())
+    def _forced_by(self, ask: Invocation, births: tuple[Birth, ...]) -> str:
+        tokens = ask.overhead_tokens + float(tokens_with(ask.prompt, births).sum())
         return CUT_TO_WINDOW if _beyond_window(ask, tokens) > 0 else CUT_TO_BUDGET
 
     def after(self, used: Used) -> None:
@@ -531,10 +563,10 @@ def _kind(ask: Invocation) -> str:
     return ask.role if ask.caller is None else f"{ask.role}/{ask.caller.agent}"
 
 
-def tokens_with(prompt: PlannedPrompt, references: Iterable[Reference]) -> NDArray[np.float64]:
-    """Return the tokens of each item once the references are carried out, shape (n,)."""
+def tokens_with(prompt: PlannedPrompt, births: Sequence[Birth]) -> NDArray[np.float64]:
+    """Return the tokens of each item once new ones have entered as planned, shape (n,)."""
     tokens: NDArray[np.float64] = prompt.column("tokens").copy()
-    tokens[[reference.row for reference in references]] = REFERENCE_TOKENS
+    tokens[[birth.row for birth in births]] = [birth.tokens for birth in births]
     return tokens
 
 

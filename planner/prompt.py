@@ -19,8 +19,8 @@ STUB_TOKENS = 24
 REFERENCE_TOKENS = 14
 """The same for a reference."""
 
-_ACTIONS = (Action.KEEP, Action.REFERENCE, Action.MASK)
-_KEEP, _REFERENCE, _MASK = range(3)
+_ACTIONS = (Action.KEEP, Action.REFERENCE, Action.MASK, Action.STRUCTURE, Action.SELECT)
+_KEEP, _REFERENCE, _MASK, _STRUCTURE, _SELECT = range(5)
 
 _COLUMNS: dict[str, type[np.generic]] = {
     "piece": np.int64,
@@ -36,6 +36,9 @@ _COLUMNS: dict[str, type[np.generic]] = {
     "maskable": np.bool_,
     "form": np.int8,
     "copy": np.int64,
+    "structured": np.float64,
+    "selected": np.float64,
+    "selected_need": np.float64,
 }
 
 
@@ -62,8 +65,11 @@ class PlannedPrompt:
         need: Probability, right after it was first sent, that it is needed again once it is gone.
         superseded: Whether a later call read or changed the same file.
         maskable: Whether it may be masked.
-        form: What is sent: the original, a reference, or a stub.
+        form: What is sent: the original, a reference, a stub, or a shorter form of the same content or of parts.
         copy: An earlier row whose original has the same bytes, or -1.
+        structured: Provider tokens of the shortest lossless form, the original included.
+        selected: The same of the form that leaves parts out behind a handle; not less where there is none.
+        selected_need: Probability that what that form leaves out is needed.
     """
 
     def __init__(self) -> None:
@@ -90,6 +96,9 @@ class PlannedPrompt:
         need: float,
         maskable: bool,
         copy: int = -1,
+        structured: float | None = None,
+        selected: float | None = None,
+        selected_need: float = 0.0,
     ) -> int:
         """Add an item at the end, whole, and return its position."""
         if self._size == len(self._data["piece"]):
@@ -97,7 +106,9 @@ class PlannedPrompt:
                 self._data[name] = np.concatenate((column, np.zeros_like(column)))
         row = self._size
         self._size += 1
-        values = (piece, logged, visible, tokens, tokens, born, born, 0, need, False, maskable, _KEEP, copy)
+        shorter = tokens if structured is None else structured
+        forms = (shorter, shorter if selected is None else selected, selected_need)
+        values = (piece, logged, visible, tokens, tokens, born, born, 0, need, False, maskable, _KEEP, copy, *forms)
         for column, value in zip(self._data.values(), values, strict=True):
             column[row] = value
         return row
@@ -108,6 +119,13 @@ class PlannedPrompt:
         self._data["tokens"][row] = tokens
         self._data["form"][row] = _ACTIONS.index(action)
         self._data["maskable"][row] = False
+        self.changed_from = min(self.changed_from, row)
+
+    def shorten(self, row: int, action: Action, *, visible: int, tokens: float) -> None:
+        """Send a shorter form of an item from its first call on; it may be masked later."""
+        self._data["visible"][row] = visible
+        self._data["tokens"][row] = tokens
+        self._data["form"][row] = _ACTIONS.index(action)
         self.changed_from = min(self.changed_from, row)
 
     def touch(self, row: int, call: int) -> None:
@@ -152,9 +170,9 @@ class PlannedPrompt:
         """Return the form in which an item is sent."""
         return _ACTIONS[self._data["form"][row]]
 
-    def whole(self, row: int) -> bool:
-        """Say whether an item is sent as it is."""
-        return bool(self._data["form"][row] == _KEEP)
+    def shown(self, row: int) -> bool:
+        """Say whether all of an item's text is sent, as it is or in a lossless form."""
+        return bool(self._data["form"][row] in {_KEEP, _STRUCTURE})
 
     def need_at(self, call: int) -> NDArray[np.float64]:
         """Return for each item the probability that it is needed again if it is masked before a call of the run."""

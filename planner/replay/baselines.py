@@ -14,7 +14,7 @@ import numpy as np
 
 from apportion.errors import InfeasiblePlanError, InputError
 from apportion.planner.masking import MaskPlan
-from apportion.planner.planner import Invocation, InvocationPlan, PlanOptions, Reference, WorkflowPlanner
+from apportion.planner.planner import Birth, Invocation, InvocationPlan, PlanOptions, WorkflowPlanner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,13 +38,14 @@ class Nothing(WorkflowPlanner):
     """Sends every prompt as it is; base of the rules that know no budget."""
 
     masks = False
+    shortens = False
 
     def before(self, ask: Invocation) -> InvocationPlan:
         """Plan one invocation by the rule."""
-        references = self.plan_references(ask)
+        births = self.plan_births(ask)
         return InvocationPlan(
-            masks=self.plan_masks(ask, references),
-            references=references,
+            masks=self.plan_masks(ask, births),
+            births=births,
             allocated_tokens=None,
             status="OFF",
             gap=None,
@@ -52,11 +53,11 @@ class Nothing(WorkflowPlanner):
             dropped=self.plan_drops(ask),
         )
 
-    def plan_references(self, ask: Invocation) -> tuple[Reference, ...]:  # noqa: ARG002
-        """Refer to nothing."""
+    def plan_births(self, ask: Invocation) -> tuple[Birth, ...]:  # noqa: ARG002
+        """Let everything enter whole."""
         return ()
 
-    def plan_masks(self, ask: Invocation, references: tuple[Reference, ...]) -> MaskPlan:  # noqa: ARG002
+    def plan_masks(self, ask: Invocation, births: tuple[Birth, ...]) -> MaskPlan:  # noqa: ARG002
         """Mask nothing."""
         return MaskPlan.nothing()
 
@@ -70,7 +71,7 @@ class Clear(Nothing):
 
     masks = True
 
-    def plan_masks(self, ask: Invocation, references: tuple[Reference, ...]) -> MaskPlan:  # noqa: ARG002
+    def plan_masks(self, ask: Invocation, births: tuple[Birth, ...]) -> MaskPlan:  # noqa: ARG002
         """Mask what is old."""
         old = ask.call - ask.prompt.column("born") > CLEARED_AGE
         return MaskPlan.nothing()._replace(items=np.flatnonzero(ask.prompt.column("maskable") & old))
@@ -90,18 +91,20 @@ class RuleA(WorkflowPlanner):
     It refers to repeated results as our plan does; it knows no budget.
     """
 
+    shortens = False
+
     def before(self, ask: Invocation) -> InvocationPlan:
         """Plan one invocation by the rule."""
-        references = self.plan_references(ask)
-        return InvocationPlan(self.plan_masks(ask, references), references, None, "OFF", None, ())
+        births = self.plan_births(ask)
+        return InvocationPlan(self.plan_masks(ask, births), births, None, "OFF", None, ())
 
-    def plan_masks(self, ask: Invocation, references: tuple[Reference, ...]) -> MaskPlan:
+    def plan_masks(self, ask: Invocation, births: tuple[Birth, ...]) -> MaskPlan:
         """Mask by age and by the state of the cache."""
         age = ask.call - ask.prompt.column("born")
         cold = ask.call > 0 and ask.cached_items == 0
         least = 1 if cold else CLEARED_AGE + 1 if ask.call % RULE_A_PERIOD == 0 else ask.call + 1
         maskable = ask.prompt.column("maskable") & (age >= least)
-        maskable[[reference.copy for reference in references]] = False
+        maskable[[birth.copy for birth in births if birth.copy >= 0]] = False
         return MaskPlan.nothing()._replace(items=np.flatnonzero(maskable))
 
 

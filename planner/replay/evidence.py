@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from apportion.compression.validation.facts import extract_facts
+from apportion.compression.validation.facts import extract_facts, missing_facts
 from apportion.records import Kind
 
 if TYPE_CHECKING:
@@ -32,6 +32,20 @@ _MIX = 0xD6E8FEB86659FD93
 
 _SIEVE_BITS = 22
 """Size of the table that rejects most windows by their leading bits before they are searched."""
+
+
+class ShortForm(NamedTuple):
+    """A shorter form in which a piece may be sent.
+
+    Attributes:
+        piece: Index of the piece.
+        text: What is sent.
+        shown: The part of the piece that it shows; all of it where nothing is left out, whatever notation it is in.
+    """
+
+    piece: int
+    text: str
+    shown: str
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -55,12 +69,13 @@ class Evidence:
     window_count: int
 
     @classmethod
-    def build(cls, pieces: Sequence[str], outputs: Sequence[str]) -> Evidence:
+    def build(cls, pieces: Sequence[str], outputs: Sequence[str], forms: Sequence[ShortForm] = ()) -> Evidence:
         """Find the evidence of one workflow; equal texts are read once and share their arrays.
 
         Args:
             pieces: Texts that a prompt may hold.
             outputs: Texts that the model wrote.
+            forms: Shorter forms in which a prompt may hold some of the pieces; they follow these, in their order.
         """
         distinct_pieces, distinct_outputs = dict.fromkeys(pieces), dict.fromkeys(outputs)
         numbers: dict[str, int] = {}
@@ -68,13 +83,16 @@ class Evidence:
         for text in distinct_outputs:
             if text not in facts:
                 facts[text] = _known(extract_facts(text), numbers)
-        windows, window_count = _shared_windows(distinct_pieces, distinct_outputs)
+        distinct_shown = distinct_pieces | dict.fromkeys(form.shown for form in forms)
+        windows, window_count = _shared_windows(distinct_shown, distinct_outputs)
+        names = tuple(numbers)
         return cls(
-            piece_facts=[facts[text] for text in pieces],
+            piece_facts=[facts[text] for text in pieces]
+            + [_shown_facts(facts[pieces[form.piece]], names, form.text) for form in forms],
             output_facts=[facts[text] for text in outputs],
-            piece_windows=[windows[text] for text in pieces],
+            piece_windows=[windows[text] for text in pieces] + [windows[form.shown] for form in forms],
             output_windows=[windows[text] for text in outputs],
-            facts=tuple(numbers),
+            facts=names,
             window_count=window_count,
         )
 
@@ -114,6 +132,12 @@ def _numbered(facts: frozenset[str], numbers: dict[str, int]) -> NDArray[np.int3
 
 def _known(facts: frozenset[str], numbers: dict[str, int]) -> NDArray[np.int32]:
     return _sorted(np.array([numbers[fact] for fact in facts if fact in numbers], dtype=np.int32))
+
+
+def _shown_facts(facts: NDArray[np.int32], names: Sequence[str], text: str) -> NDArray[np.int32]:
+    """Return those facts of a piece that a form of it shows."""
+    missing = missing_facts((names[fact] for fact in facts), text)
+    return np.array([fact for fact in facts if names[fact] not in missing], dtype=np.int32)
 
 
 def _sorted(ids: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -20,11 +20,13 @@ from apportion.records import Action, Kind
 from apportion.tokens import TokenCounter, count_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from apportion.compression.store import HandleStore
+    from apportion.compression.strategies.types import Outcome
+    from apportion.planner.forms import Forms
     from apportion.planner.masking import TokenPrices
-    from apportion.planner.planner import Reference
+    from apportion.planner.planner import Birth
     from apportion.planner.replay.context import LoggedCall
     from apportion.planner.replay.regime import CacheRegime
     from apportion.telemetry.events import Event, WorkflowLog
@@ -41,6 +43,9 @@ MIN_REPLACED_TOKENS = 60
 
 MIN_SCHEMAS_SAVED = 3.0
 """The first masks of a run must leave out this many times the tokens of the expand tool's schema, which stays."""
+
+MAX_TASK = 4_000
+"""Characters of a task by which a form is chosen."""
 
 FETCH = -1
 """Stands in the prompt's column `piece` for the agent's own call of the expand tool, which no log holds."""
@@ -78,7 +83,7 @@ class CallCosts:
 
 
 class RunReplay:
-    """One agent run: for each call `enter`, then `refer` and `mask` what the plan says, then `send`.
+    """One agent run: for each call `enter`, then `bear` and `mask` what the plan says, then `send`.
 
     Args:
         log: The workflow.
@@ -86,6 +91,7 @@ class RunReplay:
         store: Keeps the originals of what is replaced.
         clock: Tells which cached prompts of the workflow are alive.
         regime: How the run uses the prompt cache.
+        forms: Works out the shorter forms in which results may enter; `None`: they enter whole.
         may_mask: Whether results may be masked. An agent that has called a tool that reads files can have them back by
             it. Any other is offered the expand tool from its first mask on; because the schema precedes all that is
             cached, that mask has to wait for a call of which nothing is cached, unless the context window leaves no
@@ -100,6 +106,7 @@ class RunReplay:
         store: HandleStore,
         clock: CacheClock,
         regime: CacheRegime,
+        forms: Forms | None = None,
         may_mask: bool = True,
     ) -> None:
         self.agent = calls[0].first.agent
@@ -146,7 +153,8 @@ class RunReplay:
         self._dropped: set[int] = set()
         self._verified: dict[str, bytes] = {}
         self._held: dict[str | None, tuple[int, int]] = {}
-        self._evidence = RunEvidence(log, calls)
+        self._forms = {} if forms is None else dict(self._shorter_forms(forms, calls))
+        self._evidence = RunEvidence(log, calls, self._forms)
 
     def close(self) -> None:
         """Free what only further calls would need."""
@@ -177,11 +185,14 @@ class RunReplay:
             self._append(position)
         self.may_mask_now = self._may_mask and (self._offered or self._reads_files or self._may_offer(call))
 
-    def refer(self, references: Iterable[Reference]) -> None:
-        """Replace items by references to their earlier copies, which then stay whole."""
-        for row, copy in references:
-            self.prompt.pin(copy)
-            self._replace(row, Action.REFERENCE, copy=copy)
+    def bear(self, births: Iterable[Birth]) -> None:
+        """Let new items enter as planned: as references to earlier copies, which then stay, or in a shorter form."""
+        for birth in births:
+            if birth.action is Action.REFERENCE:
+                self.prompt.pin(birth.copy)
+                self._replace(birth.row, Action.REFERENCE, copy=birth.copy)
+            else:
+                self._shorten(birth.row, birth.action)
 
     def mask(self, rows: Iterable[int]) -> None:
         """Replace items by stubs, on the real text; the first ones only where they are worth the tool's schema."""
@@ -195,9 +206,9 @@ class RunReplay:
         """Leave items out without a handle: what they hold cannot come back."""
         for row in rows:
             position = int(self.prompt.column("piece")[row])
-            self._by_kind[1][self._events[position].kind] -= self._size(position)[0]
+            self._by_kind[1][self._events[position].kind] -= int(self.prompt.column("visible")[row])
+            self._evidence.leave_planned(position, self.prompt.action(row))
             self.prompt.replace(row, Action.MASK, visible=0, tokens=0.0)
-            self._evidence.leave_planned(position)
             self._evidence.lose(position)
             self._found[row] = False
             self._dropped.add(row)
@@ -320,8 +331,8 @@ class RunReplay:
             self._by_kind[1][kind] -= item.visible
             if item.piece == FETCH:
                 continue
-            if item.action is Action.KEEP:
-                self._evidence.leave_planned(item.piece)
+            if item.action not in {Action.MASK, Action.REFERENCE}:
+                self._evidence.leave_planned(item.piece, item.action)
             if self._found.get(row, True):
                 self._evidence.lose(item.piece)
         self._forget_dropped()
@@ -340,7 +351,7 @@ class RunReplay:
             if piece == FETCH:
                 continue
             self._rows[piece] = row
-            if self.prompt.action(row) is Action.KEEP:
+            if self.prompt.shown(row):
                 self._hidden.pop(piece, None)
             elif row not in self._dropped:
                 self._hidden[piece] = row
@@ -373,9 +384,9 @@ class RunReplay:
             self._of_path[path] = row
 
     def _whole_copy(self, content: str) -> int:
-        """Return an earlier row that sends the same bytes whole, or -1."""
+        """Return an earlier row that shows the same bytes, or -1."""
         row = self._copies.get(content, -1)
-        return row if row >= 0 and self.prompt.whole(row) else -1
+        return row if row >= 0 and self.prompt.shown(row) else -1
 
     def _append_planned(self, position: int, *, logged: int, replaceable: bool, copy: int = -1) -> int:
         event = self._events[position]
@@ -386,6 +397,7 @@ class RunReplay:
             handed_back = event.kind is Kind.HANDOFF_RESULT
             need = prior_need(tokens, tool=tool, handed_back=handed_back, sub_agent=event.parent_agent is not None)
         self._rows[position] = len(self.prompt)
+        new = logged >= 0
         return self.prompt.append(
             piece=position,
             logged=logged,
@@ -395,13 +407,17 @@ class RunReplay:
             need=need,
             maskable=replaceable,
             copy=copy,
+            structured=self._tokens_of_form(position, Action.STRUCTURE) if new else None,
+            selected=self._tokens_of_form(position, Action.SELECT) if new and self._may_select else None,
+            selected_need=need * self._share_left_out(position),
         )
 
     def _replace(self, row: int, action: Action, *, copy: int | None = None) -> None:
         position = int(self.prompt.column("piece")[row])
         event = self._events[position]
         original = event.content.encode("utf-8", "surrogatepass")
-        visible, _ = self._size(position)
+        visible = int(self.prompt.column("visible")[row])
+        before = self.prompt.action(row)
         rendered = render(
             original,
             action,
@@ -423,11 +439,28 @@ class RunReplay:
         self.prompt.replace(row, action, visible=stub_visible, tokens=float(self._counter.estimate(stub).tokens))
         self._by_kind[1][event.kind] += stub_visible - visible
         self._entered[1] += stub_visible if action is Action.MASK else stub_visible - visible
-        self._evidence.leave_planned(position)
+        self._evidence.leave_planned(position, before)
         self._hidden[position] = row
         self._stubs[row] = stub
         self._handles[row] = rendered.handle
         self._found[row] = True
+
+    def _shorten(self, row: int, action: Action) -> None:
+        """Send a shorter form of a new item."""
+        position = int(self.prompt.column("piece")[row])
+        form = self._forms[position, action]
+        text = form.content.decode("utf-8", "surrogatepass")
+        visible = count_tokens(text)
+        shorter = visible - int(self.prompt.column("visible")[row])
+        self.prompt.shorten(row, action, visible=visible, tokens=float(self._counter.estimate(text).tokens))
+        self._by_kind[1][self._events[position].kind] += shorter
+        self._entered[1] += shorter
+        self._evidence.shorten(position, action)
+        self._stubs[row] = text
+        if action is Action.SELECT:
+            self._hidden[position] = row
+            self._handles[row] = self._store.put(form.original)
+            self._found[row] = True
 
     def _comes_back(self, rendered: Rendered, original: bytes) -> bool:
         """Say whether the store gives an original back byte for byte."""
@@ -592,6 +625,37 @@ class RunReplay:
             self.degraded.add(NO_OUTPUT_USAGE)
         counted = sum(self._size(position)[1] for position in call.outputs)
         return max(counted, float(usage.output or 0) if usage is not None else 0.0)
+
+    # Shorter forms.
+
+    @property
+    def _may_select(self) -> bool:
+        """Whether parts of what enters now may be left out: the agent can have them back."""
+        return self._may_mask and (self._offered or self._reads_files)
+
+    def _shorter_forms(self, forms: Forms, calls: Sequence[LoggedCall]) -> Iterator[tuple[tuple[int, Action], Outcome]]:
+        """Yield the shorter forms of all results of the run, each for the task that is known when it enters."""
+        task = ""
+        for call in calls:
+            for position in call.added:
+                event = self._events[position]
+                if event.kind is Kind.USER:
+                    task = event.content[:MAX_TASK]
+                if event.kind not in REPLACEABLE_KINDS or count_tokens(event.content) < MIN_REPLACED_TOKENS:
+                    continue
+                content = event.content.encode("utf-8", "surrogatepass")
+                found = forms.of(content, task=task, name=self._tools.get(event.link or "", event.name))
+                for action, form in ((Action.STRUCTURE, found.structured), (Action.SELECT, found.selected)):
+                    if form is not None:
+                        yield (position, action), form
+
+    def _tokens_of_form(self, position: int, action: Action) -> float | None:
+        form = self._forms.get((position, action))
+        return None if form is None else float(self._counter.estimate(form.content.decode()).tokens)
+
+    def _share_left_out(self, position: int) -> float:
+        form = self._forms.get((position, Action.SELECT))
+        return 0.0 if form is None else sum(gap.span.end - gap.span.start for gap in form.gaps) / len(form.original)
 
     # What is measured.
 

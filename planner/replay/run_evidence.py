@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from apportion.planner.replay.evidence import Evidence, quotable
+from apportion.planner.replay.evidence import Evidence, ShortForm, quotable
 from apportion.planner.replay.visibility import Comparison, Support
-from apportion.records import Kind
+from apportion.records import Action, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from apportion.compression.strategies.types import Outcome
     from apportion.planner.replay.context import LoggedCall
     from apportion.telemetry.events import WorkflowLog
 
@@ -23,15 +24,25 @@ class RunEvidence:
     Args:
         log: The workflow.
         calls: All calls of the run.
+        forms: Shorter forms in which pieces may be sent, by position and action.
     """
 
-    def __init__(self, log: WorkflowLog, calls: Sequence[LoggedCall]) -> None:
+    def __init__(
+        self,
+        log: WorkflowLog,
+        calls: Sequence[LoggedCall],
+        forms: Mapping[tuple[int, Action], Outcome] | None = None,
+    ) -> None:
+        forms = forms or {}
         positions = sorted({position for call in calls for position in call.added})
         self._piece = {position: piece for piece, position in enumerate(positions)}
         self._output = {call.number: output for output, call in enumerate(calls)}
         self._evidence = Evidence.build(
-            [log.events[position].content for position in positions], [_action_text(log, call) for call in calls]
+            [log.events[position].content for position in positions],
+            [_action_text(log, call) for call in calls],
+            [ShortForm(self._piece[position], *_texts(form)) for (position, _), form in forms.items()],
         )
+        self._form = {key: len(positions) + number for number, key in enumerate(forms)}
         self._comparison = Comparison(self._evidence)
         self._positions = positions
         self._holder = np.full(self._evidence.window_count, -1, dtype=np.int64)
@@ -51,13 +62,22 @@ class RunEvidence:
         """Let a piece enter the planned prompt again."""
         self._comparison.add_planned(self._piece[position])
 
+    def shorten(self, position: int, action: Action) -> None:
+        """Let a shorter form stand for a piece in the planned prompt; what it leaves out is within reach."""
+        self._comparison.remove_planned(self._piece[position])
+        self._comparison.add_planned(self._form[position, action])
+
     def leave_baseline(self, position: int) -> None:
         """Let a piece leave the logged prompt."""
         self._comparison.remove_baseline(self._piece[position])
 
-    def leave_planned(self, position: int) -> None:
-        """Let a piece leave the planned prompt, within reach of the agent: it is masked or referred to."""
-        self._comparison.remove_planned(self._piece[position])
+    def leave_planned(self, position: int, action: Action = Action.KEEP) -> None:
+        """Let a piece, in the form in which it was sent, leave the planned prompt, within reach of the agent."""
+        if action is Action.KEEP:
+            self._comparison.remove_planned(self._piece[position])
+        else:
+            self._comparison.remove_planned(self._form[position, action])
+            self._comparison.lose(self._form[position, action])
 
     def lose(self, position: int) -> None:
         """Let a piece that has left the planned prompt go out of reach."""
@@ -89,3 +109,13 @@ def _action_text(log: WorkflowLog, call: LoggedCall) -> str:
     """Return what a call did: its messages and tool calls, without its thinking."""
     events = [log.events[position] for position in call.outputs]
     return "\n\0\n".join(quotable(event.kind, event.content) for event in events if event.kind is not Kind.THINKING)
+
+
+def _texts(form: Outcome) -> tuple[str, str]:
+    """Return what is sent for a piece, and the part of the original that this shows."""
+    shown, position = [], 0
+    for gap in form.gaps:
+        shown.append(form.original[position : gap.span.start])
+        position = gap.span.end
+    shown.append(form.original[position:])
+    return form.content.decode("utf-8", "replace"), b"\0".join(shown).decode("utf-8", "surrogatepass")

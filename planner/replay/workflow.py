@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from apportion.compression.store import HandleStore
 from apportion.models.features import Watch
 from apportion.planner.budgets.solver import solve_budget
+from apportion.planner.forms import Forms
 from apportion.planner.planner import (
     REMAINING_CALLS,
     Invocation,
@@ -82,6 +83,7 @@ class _WorkflowReplay:
         self.planner = planner
         self.store = HandleStore()
         self.clock = CacheClock()
+        self.forms = Forms() if options.enabled and planner.shortens else None
         self._watch: Watch | None = None
         self._seen = 0
         self.result = WorkflowResult(log.id, log.source, log.framework, log.origin or log.id, Totals(workflows=1))
@@ -109,6 +111,7 @@ class _WorkflowReplay:
                     store=self.store,
                     clock=self.clock,
                     regime=regime,
+                    forms=self.forms,
                     may_mask=call.first.agent in fetching,
                 )
             for finished in hand_backs.seen_by(call):
@@ -124,7 +127,7 @@ class _WorkflowReplay:
         began = time.perf_counter()
         plan = self.planner.before(self._invocation(run, call))
         milliseconds = (time.perf_counter() - began) * 1e3
-        run.refer(plan.references)
+        run.bear(plan.births)
         run.mask(plan.masks.items if run.may_mask_now or plan.masks.forced or self._tokens_short(run, call) else ())
         run.drop(plan.dropped)
         costs = run.send(call)

@@ -16,9 +16,9 @@ from apportion.planner.planner import (
     BUDGET_USED_UP,
     CUT_TO_BUDGET,
     LATER,
+    Birth,
     Invocation,
     PlanOptions,
-    Reference,
     StageRecord,
     Used,
     WorkflowPlanner,
@@ -392,7 +392,7 @@ def test_a_repeated_result_is_referred_to_and_its_copy_is_not_masked() -> None:
     plans, _ = planner()
     plans.after(used(1, unplanned=1e6))
     plan = plans.before(ask(twice()))
-    assert plan.references == (Reference(row=1, copy=0),)
+    assert plan.births == (Birth(1, Action.REFERENCE, REFERENCE_TOKENS, 0),)
     assert plan.masks.items.size == 0
     record = plans.stages["main", 1]
     assert record.first_prompt == 4000 + REFERENCE_TOKENS
@@ -400,13 +400,45 @@ def test_a_repeated_result_is_referred_to_and_its_copy_is_not_masked() -> None:
 
 def test_what_has_no_whole_copy_is_sent_as_it_is() -> None:
     plans, _ = planner()
-    assert plans.before(ask(twice(copy=-1))).references == ()
+    assert plans.before(ask(twice(copy=-1))).births == ()
     masked = twice()
     masked.replace(0, Action.MASK, visible=20, tokens=20.0)
-    assert plans.before(ask(masked)).references == ()
-    assert plans.before(ask(twice(), call=2)).references == ()
+    assert plans.before(ask(masked)).births == ()
+    assert plans.before(ask(twice(), call=2)).births == ()
     off, _ = planner(PlanOptions(enabled=False))
-    assert off.before(ask(twice())).references == ()
+    assert off.before(ask(twice())).births == ()
+
+
+def new_result(*, structured: float = 4000.0, selected: float = 4000.0, need: float = 0.0) -> PlannedPrompt:
+    """A prompt that was sent, and a new result of 4,000 tokens with shorter forms."""
+    prompt = prompt_of(4000)
+    prompt.append(
+        piece=1,
+        logged=1,
+        visible=4000,
+        tokens=4000.0,
+        born=1,
+        need=0.3,
+        maskable=True,
+        structured=structured,
+        selected=selected,
+        selected_need=need,
+    )
+    return prompt
+
+
+def test_a_new_result_enters_in_its_shortest_lossless_form() -> None:
+    plans, _ = planner()
+    plan = plans.before(ask(new_result(structured=2500.0, selected=2500.0)))
+    assert plan.births == (Birth(1, Action.STRUCTURE, 2500.0),)
+    assert plans.stages["main", 1].first_prompt == 4000 + 2500
+
+
+def test_parts_are_left_out_only_where_that_repays_the_need() -> None:
+    plans, _ = planner()
+    for need, action in ((0.0, Action.SELECT), (0.9, Action.STRUCTURE)):
+        (birth,) = plans.before(ask(new_result(structured=2500.0, selected=1000.0, need=need))).births
+        assert birth.action is action
 
 
 def test_an_earlier_stage_of_a_run_informs_its_next_one() -> None:

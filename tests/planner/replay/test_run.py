@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -9,21 +10,26 @@ import pytest
 
 from apportion.compression.actions import mask
 from apportion.compression.expand_tool import FOLDER, expand_schema
+from apportion.compression.markers import Lines
 from apportion.compression.store import Handle, HandleStore
+from apportion.compression.strategies.cutting import Cut, CutStrategy
 from apportion.errors import StoreError
-from apportion.planner.planner import Reference
+from apportion.planner.forms import Forms
+from apportion.planner.planner import Birth
 from apportion.planner.replay.billing import CacheClock
 from apportion.planner.replay.context import logged_calls
 from apportion.planner.replay.regime import cache_regime
 from apportion.planner.replay.results import LOST_ORIGINAL
 from apportion.planner.replay.run import CallCosts, RunReplay
-from apportion.records import Kind, Usage
+from apportion.records import Action, Kind, Usage
 from apportion.telemetry.events import LogBuilder, WorkflowLog
 from apportion.tokens import count_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from apportion.compression.strategies.types import Item, Query
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 MODEL = "gpt-4o"  # counted exactly by o200k_base: provider tokens equal visible tokens; caches from 1,024 tokens on
@@ -59,7 +65,8 @@ def replay(
     *,
     store: HandleStore | None = None,
     clock: CacheClock | None = None,
-    references: dict[int, Sequence[Reference]] | None = None,
+    births: Mapping[int, Sequence[Birth]] | None = None,
+    forms: Forms | None = None,
     may_mask: bool = True,
 ) -> tuple[RunReplay, list[CallCosts]]:
     """Replay a log of one run, masking and referring to the given rows before the given calls."""
@@ -70,12 +77,13 @@ def replay(
         store=HandleStore() if store is None else store,
         clock=clock or CacheClock(),
         regime=cache_regime(calls),
+        forms=forms,
         may_mask=may_mask,
     )
     costs = []
     for number, call in enumerate(calls):
         run.enter(call)
-        run.refer((references or {}).get(number, ()))
+        run.bear((births or {}).get(number, ()))
         run.mask(masks.get(number, ()))
         costs.append(run.send(call))
     return run, costs
@@ -154,7 +162,7 @@ def test_a_repeated_result_is_referred_to_and_its_first_copy_stays() -> None:
         (Kind.TOOL_RESULT, FILE, {"link": "2"}),
         (Kind.ASSISTANT, "done", {"call": 2}),
     )
-    run, costs = replay(log_of(*events), {}, references={2: [Reference(4, 2)]})
+    run, costs = replay(log_of(*events), {}, births={2: [Birth(4, Action.REFERENCE, 14.0, 2)]})
     assert run.prompt.column("copy").tolist() == [-1, -1, -1, -1, 2]
     assert costs[2].visible[0] - costs[2].visible[1] > 0.9 * SIZE
     assert run.prompt.column("maskable").tolist() == [False] * 5
@@ -165,6 +173,81 @@ def test_a_repeated_result_is_referred_to_and_its_first_copy_stays() -> None:
     assert whole.prompt.column("copy")[4] == 2
     masked, _ = replay(log_of(*events), {1: [2]})
     assert masked.prompt.column("copy")[4] == -1
+
+
+JSON_LINES = "\n".join(json.dumps({"id": number, "state": "open", "value": number * 7919}) for number in range(300))
+TABLE = json.dumps([{"id": number, "state": "open", "value": number * 7919} for number in range(300)])
+
+
+def looking_up(answer: str, *, result: str = TABLE) -> WorkflowLog:
+    """Look a table up, think, and answer: three calls."""
+    return log_of(
+        (Kind.USER, "please look", {}),
+        (Kind.TOOL_CALL, "{}", {"call": 0, "name": "read", "link": "1"}),
+        (Kind.TOOL_RESULT, result, {"link": "1"}),
+        (Kind.ASSISTANT, "thinking", {"call": 1}),
+        (Kind.ASSISTANT, answer, {"call": 2}),
+    )
+
+
+def test_a_lossless_form_is_shorter_from_its_first_call_on_and_nothing_is_lost() -> None:
+    structure = {1: [Birth(2, Action.STRUCTURE, 0.0)]}
+    run, costs = replay(looking_up(TABLE[2000:2100]), {}, births=structure, forms=Forms())
+    form = Forms().of(TABLE.encode()).structured
+    assert form is not None
+    shorter = form.original_tokens - form.tokens
+    assert [cost.visible[0] - cost.visible[1] for cost in costs] == [0, shorter, shorter]
+    assert run.totals.transmitted[0] - run.totals.transmitted[1] == shorter
+    assert run.totals.kept_prefix[0] - run.totals.kept_prefix[1] == shorter  # the prefix is kept: the third call's
+    assert run.totals.expansions == 0  # what the answer quotes stands in the table
+    assert run.totals.facts[0] == run.totals.facts[1] == run.totals.facts[2] > 0
+
+
+def test_a_lossless_form_can_be_masked_later_and_comes_back() -> None:
+    structure = {1: [Birth(2, Action.STRUCTURE, 0.0)]}
+    run, costs = replay(looking_up(TABLE[2000:2100]), {2: [2]}, births=structure, forms=Forms())
+    assert run.prompt.action(2) is Action.MASK
+    assert run.totals.expansions == 1
+    assert costs[2].visible[0] == tokens("please look", "{}", TABLE, "thinking")
+    facts, visible, recoverable = run.totals.facts
+    assert visible < recoverable == facts
+
+
+class Head(CutStrategy):
+    """Keeps the first 20 lines."""
+
+    name = "head"
+
+    def choose(self, lines: Sequence[bytes], item: Item, target_tokens: int | None, query: Query) -> Sequence[Cut]:  # noqa: ARG002
+        return [Cut(Lines(21, len(lines)), "the rest")]
+
+
+@pytest.mark.parametrize(("line", "expansions"), [(5, 0), (200, 1)])
+def test_what_was_left_out_is_expanded_only_if_it_is_quoted(line: int, expansions: int) -> None:
+    select = {1: [Birth(2, Action.SELECT, 0.0)]}
+    quote = FILE.split("\n")[line]
+    run, costs = replay(looking_up(quote, result=FILE), {}, births=select, forms=Forms(select=Head()))
+    assert run.totals.expansions == expansions
+    assert costs[1].visible[1] < costs[1].visible[0] - 0.8 * SIZE
+    facts, visible, recoverable = run.totals.facts
+    assert visible < recoverable == facts
+
+
+@pytest.mark.parametrize("action", [Action.STRUCTURE, Action.SELECT])
+def test_a_form_leaves_with_its_original_when_the_history_starts_anew(action: Action) -> None:
+    log = log_of(
+        (Kind.USER, "please look", {}),
+        (Kind.TOOL_CALL, "{}", {"call": 0, "name": "read", "link": "1"}),
+        (Kind.TOOL_RESULT, JSON_LINES, {"link": "1"}),
+        (Kind.ASSISTANT, "thinking", {"call": 1}),
+        (Kind.USER, "start anew", {"compaction": True}),
+        (Kind.ASSISTANT, JSON_LINES[3000:3100], {"call": 2}),
+    )
+    run, costs = replay(log, {}, births={1: [Birth(2, action, 0.0)]}, forms=Forms(select=Head()))
+    assert costs[1].visible[1] < costs[1].visible[0]
+    assert costs[2].visible[0] == costs[2].visible[1] == tokens("start anew")
+    assert run.totals.expansions == 0
+    assert run.totals.facts[0] == run.totals.facts[2]
 
 
 def test_an_original_that_does_not_come_back_is_left_whole(monkeypatch: pytest.MonkeyPatch) -> None:
