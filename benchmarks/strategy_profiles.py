@@ -52,7 +52,9 @@ def results(paths: Sequence[Path]) -> Iterator[str]:
         texts = [event.content for event in log.events if event.kind in REPLACEABLE_KINDS]
         new = [text for text in dict.fromkeys(texts) if text not in seen and count_tokens(text) >= MIN_REPLACED_TOKENS]
         seen.update(new)
-        yield from random.Random(f"{SEED} {log.id}").sample(new, min(len(new), MAX_PER_WORKFLOW))
+        yield from random.Random(f"{SEED} {log.id}").sample(  # noqa: S311  (no secret)
+            new, min(len(new), MAX_PER_WORKFLOW)
+        )
 
 
 def tried(way: Way, text: str) -> Tried:
@@ -88,7 +90,7 @@ def main() -> None:
     asked = arguments(__doc__ or "", quick=f"{QUICK_RESULTS} results", paths=True, writes=TABLE.name)
     texts = list(results(asked.paths))
     if asked.quick:
-        texts = random.Random(SEED).sample(texts, min(len(texts), QUICK_RESULTS))
+        texts = random.Random(SEED).sample(texts, min(len(texts), QUICK_RESULTS))  # noqa: S311  (no secret)
     groups: defaultdict[tuple[str, str], list[Tried]] = defaultdict(list)
     for text in texts:
         for action, way in WAYS.items():
