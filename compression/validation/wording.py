@@ -1,0 +1,414 @@
+r"""What a text says, word for word, whatever its layout: the words in their order, and where two texts differ in them.
+
+    difference = compare(read_words(original), read_words(result))
+    difference.dropped, difference.inserted, difference.moved
+
+White space, line ends, quotes, bullets, emphasis, brackets and the comma between digits are layout. A word is a run of
+letters, digits and `_`, joined by `.`, `/` or `@`; every letter of a script without spaces is a word. Digits are read
+in groups of three from the right, so that `1,234`, `1 234` and `1234` say the same, and `[100,200]` the same as
+`[100, 200]`. A sign before a number, currencies, `%` and comparisons are words as well.
+
+Reading is RE2, comparing is greedy: both take linear time on any input.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import re2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+ARTICLES = frozenset((b"a", b"an", b"the", b"A", b"An", b"The"))
+"""Words that may come and go without a change of meaning."""
+
+NEAR = 12
+"""Words that may be skipped, in both texts together, before a match is sought in the whole original."""
+
+GRAM = 3
+"""Words that must agree for a match elsewhere in the original."""
+
+LOOK_AHEAD = 24
+"""Words of the result whose matches elsewhere are weighed against each other."""
+
+LONGEST_WEIGHED = 64
+"""Words of agreement beyond which two matches are equally good."""
+
+MIN_MOVED = 6
+"""Words of the shortest passage that counts as moved; a shorter one is new where it stands, and lost where it stood."""
+
+MIN_REPEATED = 5
+"""Words of the shortest passage that may go because the same words still stand elsewhere."""
+
+_SOFT = b"\x01"
+_MINUS = "−".encode()
+_WORD = r"[\p{L}\p{M}\p{N}_]+(?:['’][\p{L}]+)*(?:[./@]+[\p{L}\p{M}\p{N}_]+)*"
+_SYMBOL = r"[-=]>|[<>=!]=|&&|\|\||[<>≤≥≠±−$€£¥₹%‰°]|!\w"
+_LAYOUT = bytes.maketrans(b'"()[]{},:;#*?', b" " * 13)
+_ARROWS = frozenset((b"->", b"=>"))
+_NUMBER = r"(\d+)((?:\.\d+)*)([A-Za-zµ]{1,5})?"
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """The words of a text in their order.
+
+    Attributes:
+        words: Each as UTF-8.
+        soft: Numbers of the words that are layout where they stand: markers of list items and quotes.
+    """
+
+    words: list[bytes]
+    soft: frozenset[int] = frozenset()
+
+    def counts(self, number: int) -> bool:
+        """Say whether it matters that a word is there."""
+        return number not in self.soft and self.words[number] not in ARTICLES
+
+    def counting(self) -> list[bytes]:
+        """Return the words that matter."""
+        return [word for number, word in enumerate(self.words) if word not in ARTICLES and number not in self.soft]
+
+
+class Passage(NamedTuple):
+    """Words from number `start` up to, not including, `end`."""
+
+    start: int
+    end: int
+
+    def text(self, wording: Wording) -> str:
+        """Return the words, with a space between them."""
+        return b" ".join(wording.words[self.start : self.end]).decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where a result says something else than its original.
+
+    Attributes:
+        dropped: Passages of the original that the result lacks.
+        repeated: Passages of the original that are gone but stand elsewhere in the result, word for word.
+        inserted: Passages of the result that the original lacks, or has elsewhere and fewer times.
+        moved: Passages of the result that stood before what now precedes them.
+    """
+
+    dropped: tuple[Passage, ...] = ()
+    repeated: tuple[Passage, ...] = ()
+    inserted: tuple[Passage, ...] = ()
+    moved: tuple[Passage, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.dropped or self.inserted or self.moved)
+
+
+class Shown:
+    """Tells whether a wording holds some words next to each other; each question takes time by its own length.
+
+    Every two neighbours must be neighbours somewhere, which is nearly the same and needs no search.
+    """
+
+    def __init__(self, wording: Wording) -> None:
+        words = [word for word in wording.words if word not in ARTICLES]
+        self._words = frozenset(words)
+        self._pairs = set(pairwise(words))
+        if wording.soft:
+            words = wording.counting()
+            self._pairs.update(pairwise(words))
+
+    def holds(self, text: bytes) -> bool:
+        """Say whether the words of a text stand there."""
+        asked = read_words(text).counting()
+        return self._words.issuperset(asked) and self._pairs.issuperset(pairwise(asked))
+
+
+def read_words(text: bytes) -> Wording:
+    """Return the words of a text; bytes that are not UTF-8 are read as their hexadecimal codes.
+
+    >>> read_words(b"- **Wait** 1,500ms, then `retry`.").words
+    [b'Wait', b'1', b'500', b'ms', b'then', b'retry']
+    """
+    words: list[bytes] = []
+    soft: list[int] = []
+    known: dict[bytes, tuple[bytes, ...]] = {}
+    for chunk in _without_layout(text).translate(_LAYOUT).split():
+        parts = known.get(chunk)
+        if parts is None:
+            parts = known[chunk] = tuple(_words_of(chunk))
+        if chunk[:1] == _SOFT:
+            soft.append(len(words))
+        words += parts
+    return Wording(words, frozenset(soft))
+
+
+def compare(original: Wording, result: Wording) -> Difference:
+    """Return where two wordings differ; articles and markers of list items may come and go."""
+    found = _Alignment(original.words, result.words)
+    found.run()
+    dropped = [passage for passage in found.dropped() if _matters(original, passage)]
+    inserted = [passage for passage in found.inserted if _matters(result, passage)]
+    numbered = _renumbered(found, original, result)
+    if dropped and max(end - start for start, end in dropped) >= MIN_REPEATED:
+        grams = set(_grams(result.words))
+        repeated = tuple(passage for passage in dropped if _is_repeated(original.words, passage, grams))
+    else:
+        repeated = ()
+    return Difference(
+        tuple(passage for passage in dropped if passage not in repeated),
+        repeated,
+        tuple(inserted) + numbered,
+        tuple(found.moved),
+    )
+
+
+def _matters(wording: Wording, passage: Passage) -> bool:
+    return any(wording.counts(number) for number in range(*passage))
+
+
+def _renumbered(found: _Alignment, original: Wording, result: Wording) -> tuple[Passage, ...]:
+    """Return the markers of list items that became other numbers, which is more than another style."""
+    if not original.soft or not result.soft:
+        return ()
+    gone = {at: start for start, end in found.dropped() if end - start == 1 for at in (found.place.get(start),)}
+    return tuple(
+        Passage(start, end)
+        for start, end in found.inserted
+        if end - start == 1
+        and start in result.soft
+        and start in gone
+        and gone[start] in original.soft
+        and original.words[gone[start]].isdigit()
+        and result.words[start].isdigit()
+    )
+
+
+def _is_repeated(words: Sequence[bytes], passage: Passage, grams: set[tuple[bytes, ...]]) -> bool:
+    return passage.end - passage.start >= MIN_REPEATED and grams.issuperset(_grams(words[slice(*passage)]))
+
+
+def _grams(words: Sequence[bytes]) -> Iterator[tuple[bytes, ...]]:
+    return zip(*(words[start:] for start in range(GRAM)), strict=False)
+
+
+@dataclass(slots=True)
+class _Alignment:
+    """Follows the result through the original: on in both while they agree, else to the next place where they do."""
+
+    original: list[bytes]
+    result: list[bytes]
+    inserted: list[Passage] = field(default_factory=list)
+    moved: list[Passage] = field(default_factory=list)
+    place: dict[int, int] = field(default_factory=dict)
+    _covered: bytearray = field(default_factory=bytearray)
+    _index: dict[tuple[bytes, ...], list[int]] | None = None
+
+    def run(self) -> None:
+        """Fill the attributes."""
+        original, result = self.original, self.result
+        self._covered = bytearray(len(original))
+        at, here = 0, 0  # in the original and in the result
+        while here < len(result):
+            same = self._agreement(at, here)
+            if same:
+                self._cover(at, same)
+                at, here = at + same, here + same
+                continue
+            near = self._near(at, here)
+            if near is not None:
+                self.place[at] = here
+                self._insert(here, near[1])
+                at, here = near
+                continue
+            at, here = self._far(at, here)
+
+    def dropped(self) -> Iterator[Passage]:
+        """Yield the passages of the original that no part of the result was matched with."""
+        start = self._covered.find(0)
+        while start >= 0:
+            end = self._covered.find(1, start)
+            yield Passage(start, end if end >= 0 else len(self._covered))
+            start = self._covered.find(0, end) if end >= 0 else -1
+
+    def _agreement(self, at: int, here: int, most: int | None = None) -> int:
+        """Return how many words agree from here on, compared in slices of growing length."""
+        original, result = self.original, self.result
+        end = min(len(original) - at, len(result) - here)
+        if most is not None:
+            end = min(end, most)
+        done, step = 0, 1
+        while done < end:
+            size = min(step, end - done)
+            if original[at + done : at + done + size] == result[here + done : here + done + size]:
+                done += size
+                step = 2 * size
+            elif size == 1:
+                break
+            else:
+                end = done + size - 1
+                step = size // 2
+        return done
+
+    def _near(self, at: int, here: int) -> tuple[int, int] | None:
+        """Return the nearest place where two words agree, or the ends of both."""
+        original, result = self.original, self.result
+        for total in range(1, NEAR + 1):
+            for skipped in range(total + 1):
+                one, other = at + total - skipped, here + skipped
+                pair = original[one : one + 2]
+                if one > len(original) or other > len(result) or pair != result[other : other + 2]:
+                    continue
+                if len(pair) == 2 or (one >= len(original) - 1 and other >= len(result) - 1):
+                    return one, other
+        return None
+
+    def _far(self, at: int, here: int) -> tuple[int, int]:
+        """Go to the best place elsewhere: further on, or else before, which is a passage moved or repeated."""
+        best, best_place = 0, None
+        last = min(here + LOOK_AHEAD, len(self.result) - GRAM + 1)
+        for start in range(here, last):
+            for place in self._places(at, start):
+                same = self._agreement(place, start, LONGEST_WEIGHED)
+                if same > best and (place >= at or same >= MIN_MOVED):
+                    best, best_place = same, (place, start)
+        if best_place is None:
+            skip = min(LOOK_AHEAD, len(self.result) - here)
+            self._insert(here, here + skip)
+            return at, here + skip
+        place, start = best_place
+        self._insert(here, start)
+        if place >= at:
+            return place, start
+        same = self._agreement(place, start)
+        if any(not covered for covered in self._covered[place : place + same]):
+            self.moved.append(Passage(start, start + same))
+            self._cover(place, same)
+        else:
+            self._insert(start, start + same)
+        return at, start + same
+
+    def _places(self, at: int, start: int) -> Iterator[int]:
+        """Yield the next place of the words from `start` on, and the last one before `at`."""
+        places = self._gram_index().get(tuple(self.result[start : start + GRAM]))
+        if places:
+            number = bisect_left(places, at)
+            if number < len(places):
+                yield places[number]
+            if number:
+                yield places[number - 1]
+
+    def _gram_index(self) -> dict[tuple[bytes, ...], list[int]]:
+        if self._index is None:
+            self._index = {}
+            for place, gram in enumerate(_grams(self.original)):
+                self._index.setdefault(gram, []).append(place)
+        return self._index
+
+    def _cover(self, start: int, size: int) -> None:
+        self._covered[start : start + size] = b"\x01" * size
+
+    def _insert(self, start: int, end: int) -> None:
+        if start < end:
+            if self.inserted and self.inserted[-1].end == start:
+                start = self.inserted.pop().start
+            self.inserted.append(Passage(start, end))
+
+
+def _words_of(chunk: bytes) -> Iterator[bytes]:
+    """Yield the words of what stands between white space and brackets."""
+    if chunk.isalpha():
+        yield chunk
+        return
+    if b"-" in chunk:
+        chunk = _pattern(r"(^|[=<>$€£¥'`])-(\d)").sub(rb"\1" + _MINUS + rb"\2", chunk)
+    for found in _words_pattern().findall(chunk):
+        yield from _parts(found)
+
+
+def _parts(found: bytes) -> Iterator[bytes]:
+    """Yield the words of what was matched as one."""
+    if found in _ARROWS:
+        return
+    if found[:1] == b"!" and found != b"!=":
+        yield b"!"
+        found = found[1:]
+    found = found.replace("’".encode(), b"'").strip(b"_")
+    number = _pattern(_NUMBER).fullmatch(found.replace(b"_", b"")) if found[:1].isdigit() else None
+    if number:
+        whole, decimals, unit = number.groups()
+        first = len(whole) % 3 or 3
+        groups = [whole[:first], *(whole[start : start + 3] for start in range(first, len(whole), 3))]
+        groups[-1] += decimals
+        yield from groups
+        if unit:
+            yield unit
+    elif found.isascii():
+        if found:
+            yield found
+    else:
+        yield from _by_script(found)
+
+
+def _by_script(word: bytes) -> Iterator[bytes]:
+    """Split a word where it is of a script without spaces, letter by letter."""
+    rest = ""
+    for letter in word.decode("utf-8", "replace"):
+        if _is_unspaced(ord(letter)):
+            if rest:
+                yield rest.encode()
+            yield letter.encode()
+            rest = ""
+        else:
+            rest += letter
+    if rest:
+        yield rest.encode()
+
+
+def _is_unspaced(code: int) -> bool:
+    """Say whether a letter is Thai, Lao, Burmese, Khmer, Kana, Han, or of an extension of these."""
+    return (
+        0xE00 <= code < 0xF00
+        or 0x1000 <= code < 0x10A0
+        or 0x1780 <= code < 0x1800
+        or 0x2E80 <= code < 0xA4D0
+        or (0xF900 <= code < 0xFB00 or 0xFF66 <= code < 0xFFDD or 0x20000 <= code < 0x40000)
+    )
+
+
+def _without_layout(text: bytes) -> bytes:
+    r"""Return valid UTF-8 in which colours and escapes are undone, and signs and list markers are marked."""
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        text = text.decode("utf-8", "backslashreplace").encode()
+    text = text.replace(_SOFT, b" ")
+    if b"\\" in text:
+        if b"\\u" in text:
+            text = _pattern(r"\\u([0-9A-Fa-f]{4})(?:\\u([0-9A-Fa-f]{4}))?").sub(_unescaped, text)
+        text = _pattern(r"\\[nrt\"]").sub(b" ", text)
+    if b"\x1b[" in text:
+        text = _pattern(r"\x1b\[[0-9;?]*[A-Za-z]").sub(b"", text)
+    if b">" in text:
+        text = _pattern(r"(?m)^([ \t]*)>([ \t])").sub(rb"\1" + _SOFT + rb">\2", text)
+    return bytes(_pattern(r"(?m)^([ \t*_]*)\(?(\d{1,3}|[A-Za-z])[.)]([ \t*_])").sub(rb"\1 " + _SOFT + rb"\2 \3", text))
+
+
+def _unescaped(match: Any) -> bytes:
+    codes = [int(code, 16) for code in match.groups() if code]
+    text = "".join(map(chr, codes)).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return bytes(text.replace("\x01", " ").encode())
+
+
+@cache
+def _words_pattern() -> Any:
+    return _pattern(f"{_WORD}|{_SYMBOL}")
+
+
+@cache
+def _pattern(pattern: str) -> Any:
+    options = re2.Options()
+    options.log_errors = False
+    return re2.compile(pattern.encode(), options)
