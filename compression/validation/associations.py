@@ -23,7 +23,7 @@ _QUANTITY = r"([$€£¥]?)\b(\d+(?:[.,]\d+)*)(?:[ \t]?([$€£¥%‰°]|[\p{L}�
 def extract_quantities(text: str) -> frozenset[str]:
     """Return the distinct numbers that have a unit: a currency, a sign, or the word behind them on their line.
 
-    >>> sorted(extract_quantities("wait 30 seconds, use 2.5GB, pay $1,200 in 3 steps"))
+    >>> sorted(extract_quantities("wait 30 seconds, use 2.5GB, pay $1,200; 3 steps"))
     ['$1200', '2.5 GB', '3 steps', '30 seconds']
     """
     found: set[str] = set()

@@ -19,7 +19,7 @@ from apportion.compression.markers import Lines, Markers
 from apportion.compression.validation.associations import extract_pairs, extract_quantities
 from apportion.compression.validation.constraints import constraint_sentences, is_negation
 from apportion.compression.validation.facts import MAX_ERROR_LINE, extract_facts
-from apportion.compression.validation.wording import Shown, compare, read_words
+from apportion.compression.validation.wording import Shown, compare, read_words, unescaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +33,8 @@ MAX_PASSAGE = 200
 MAX_NONCE = 64
 """Characters of the longest nonce that is recognised in front of a marker."""
 
-_JOINTS = bytes.maketrans(b"\"'`()[]{}<>,;|*=:!?", b" " * 19)
+_JOINTS = bytes.maketrans(b"\"'`()[]{}<>,;|*=:!?\\", b" " * 20)
+_QUOTES = dict.fromkeys(map(ord, "“”„‟‘’‚«»‹›「」『』"), " ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,19 +202,24 @@ class _View:
 
     def holds(self, fact: str) -> bool:
         """Say whether a fact stands in the text."""
-        data = _bytes(fact)
         if len(fact) >= MAX_ERROR_LINE:
-            data = data.rpartition(b" ")[0] or data  # the last word of a cut line is none
-        if data.translate(_JOINTS) != data or len(data.split()) > 1 or not any(map(str.isalpha, fact)):
-            return self.words.holds(data)
-        return bool({data, data.strip(b"_")} & self._all_pieces())
+            fact = fact.rpartition(" ")[0] or fact  # the last word of a cut line is none
+        data = _apart(fact)
+        if data != _bytes(fact) or len(data.split()) > 1 or not any(map(str.isalpha, fact)):
+            return self.words.holds(_bytes(fact))
+        return not {data, data.strip(b"_")}.isdisjoint(self._all_pieces())
 
     def _all_pieces(self) -> frozenset[bytes]:
         if self._pieces is None:
-            found = set(_bytes(self._text).translate(_JOINTS).split())
+            found = set(_apart(self._text).split())
             found |= {piece.strip(b".") for piece in found}
             self._pieces = frozenset(found | {piece.strip(b"_") for piece in found})
         return self._pieces
+
+
+def _apart(text: str) -> bytes:
+    """Return a text with a space for every mark that no path, URL or name holds."""
+    return _bytes(text if text.isascii() else text.translate(_QUOTES)).translate(_JOINTS)
 
 
 def _passages(
@@ -296,7 +302,7 @@ def _bytes(text: str) -> bytes:
 
 
 def _text(content: bytes) -> str:
-    return content.decode("utf-8", "replace")
+    return unescaped(content).decode("utf-8", "replace")
 
 
 def _reason(noun: str, how: str, which: Sequence[str]) -> Iterator[str]:

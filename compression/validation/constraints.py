@@ -47,18 +47,20 @@ NEGATIONS = frozenset(_NEGATIONS.split())
 """Words that turn what is said into its opposite; those that end in n't count as well."""
 
 _END = r"([.!?…][\"'”’)\]*_`]*)\s+|([。！？])|\n"
+_BULLET = r"(?m)^[ \t]*(?:[-*+•>#]+[ \t]+)+"
 _WRAP = r"([\p{Ll},])[ \t]*\r?\n[ \t]*(\p{Ll})"
 
 
 def sentences(text: str) -> tuple[str, ...]:
-    r"""Return the sentences of a text, without white space around them.
+    r"""Return the sentences of a text, without white space around them and bullets before them.
 
     A line end ends a sentence too, unless the line is wrapped: the next one begins with a small letter.
 
     >>> sentences("Wait for it. Never push\nto main! 不得删除。好")
     ('Wait for it.', 'Never push to main!', '不得删除。', '好')
     """
-    data = _pattern(_WRAP).sub(rb"\1 \2", text.encode("utf-8", "replace"))
+    data = _pattern(_BULLET).sub(b"", text.encode("utf-8", "replace"))
+    data = _pattern(_WRAP).sub(rb"\1 \2", data)
     split = _pattern(_END).sub(rb"\1\2\n", data).decode("utf-8", "replace")
     return tuple(sentence for line in split.split("\n") if (sentence := line.strip()))
 

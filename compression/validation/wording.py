@@ -3,10 +3,11 @@ r"""What a text says, word for word, whatever its layout: the words in their ord
     difference = compare(read_words(original), read_words(result))
     difference.dropped, difference.inserted, difference.moved
 
-White space, line ends, quotes, bullets, emphasis, brackets and the comma between digits are layout. A word is a run of
-letters, digits and `_`, joined by `.`, `/` or `@`; every letter of a script without spaces is a word. Digits are read
-in groups of three from the right, so that `1,234`, `1 234` and `1234` say the same, and `[100,200]` the same as
-`[100, 200]`. A sign before a number, currencies, `%` and comparisons are words as well.
+White space, line ends, quotes, bullets, numbers of list items, emphasis, brackets and the comma between digits are
+layout. A word is a run of letters, digits and `_`, joined by `.` or `@`; every letter of a script without spaces is a
+word. Digits are read in groups of three from the right, so that `1,234`, `1 234` and `1234` say the same, and
+`[100,200]` the same as `[100, 200]`. A sign before a number, currencies, `%` and comparisons are words as well.
+Articles are none, nor is a lone `>`, which a quoted line begins with.
 
 Reading is RE2, comparing is greedy: both take linear time on any input.
 """
@@ -24,8 +25,8 @@ import re2
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-ARTICLES = frozenset((b"a", b"an", b"the", b"A", b"An", b"The"))
-"""Words that may come and go without a change of meaning."""
+NO_WORDS = frozenset((b"a", b"an", b"the", b"A", b"An", b"The", b">"))
+"""What may come and go without a change of meaning."""
 
 NEAR = 12
 """Words that may be skipped, in both texts together, before a match is sought in the whole original."""
@@ -45,11 +46,11 @@ MIN_MOVED = 6
 MIN_REPEATED = 5
 """Words of the shortest passage that may go because the same words still stand elsewhere."""
 
-_SOFT = b"\x01"
+_MARKED = b"\x01"
 _MINUS = "−".encode()
-_WORD = r"[\p{L}\p{M}\p{N}_]+(?:['’][\p{L}]+)*(?:[./@]+[\p{L}\p{M}\p{N}_]+)*"
+_LAYOUT = bytes.maketrans(b'"()[]{},:;#*?/', b" " * 14)
+_WORD = r"[\p{L}\p{M}\p{N}_]+(?:['’][\p{L}]+)*(?:[.@][\p{L}\p{N}][\p{L}\p{M}\p{N}_]*)*"
 _SYMBOL = r"[-=]>|[<>=!]=|&&|\|\||[<>≤≥≠±−$€£¥₹%‰°]|!\w"
-_LAYOUT = bytes.maketrans(b'"()[]{},:;#*?', b" " * 13)
 _ARROWS = frozenset((b"->", b"=>"))
 _NUMBER = r"(\d+)((?:\.\d+)*)([A-Za-zµ]{1,5})?"
 
@@ -60,19 +61,9 @@ class Wording:
 
     Attributes:
         words: Each as UTF-8.
-        soft: Numbers of the words that are layout where they stand: markers of list items and quotes.
     """
 
     words: list[bytes]
-    soft: frozenset[int] = frozenset()
-
-    def counts(self, number: int) -> bool:
-        """Say whether it matters that a word is there."""
-        return number not in self.soft and self.words[number] not in ARTICLES
-
-    def counting(self) -> list[bytes]:
-        """Return the words that matter."""
-        return [word for number, word in enumerate(self.words) if word not in ARTICLES and number not in self.soft]
 
 
 class Passage(NamedTuple):
@@ -113,16 +104,12 @@ class Shown:
     """
 
     def __init__(self, wording: Wording) -> None:
-        words = [word for word in wording.words if word not in ARTICLES]
-        self._words = frozenset(words)
-        self._pairs = set(pairwise(words))
-        if wording.soft:
-            words = wording.counting()
-            self._pairs.update(pairwise(words))
+        self._words = frozenset(wording.words)
+        self._pairs = frozenset(pairwise(wording.words))
 
     def holds(self, text: bytes) -> bool:
         """Say whether the words of a text stand there."""
-        asked = read_words(text).counting()
+        asked = read_words(text).words
         return self._words.issuperset(asked) and self._pairs.issuperset(pairwise(asked))
 
 
@@ -133,57 +120,35 @@ def read_words(text: bytes) -> Wording:
     [b'Wait', b'1', b'500', b'ms', b'then', b'retry']
     """
     words: list[bytes] = []
-    soft: list[int] = []
     known: dict[bytes, tuple[bytes, ...]] = {}
-    for chunk in _without_layout(text).translate(_LAYOUT).split():
+    expected = {b"1", b"a", b"A", b"i"}
+    for chunk in without_escapes(text).translate(_LAYOUT).split():
+        if chunk[:1] == _MARKED and chunk[1:] in expected:
+            expected.add(_after(chunk[1:]))
+            continue
         parts = known.get(chunk)
         if parts is None:
-            parts = known[chunk] = tuple(_words_of(chunk))
-        if chunk[:1] == _SOFT:
-            soft.append(len(words))
+            parts = known[chunk] = tuple(word for word in _words_of(chunk) if word not in NO_WORDS)
         words += parts
-    return Wording(words, frozenset(soft))
+    return Wording(words)
+
+
+def _after(marker: bytes) -> bytes:
+    """Return how the next item of a list is marked; a number at the start of a line may be the end of a sentence."""
+    return b"%d" % (int(marker) + 1) if marker.isdigit() else bytes((marker[0] + 1,))
 
 
 def compare(original: Wording, result: Wording) -> Difference:
-    """Return where two wordings differ; articles and markers of list items may come and go."""
+    """Return where two wordings differ."""
     found = _Alignment(original.words, result.words)
     found.run()
-    dropped = [passage for passage in found.dropped() if _matters(original, passage)]
-    inserted = [passage for passage in found.inserted if _matters(result, passage)]
-    numbered = _renumbered(found, original, result)
-    if dropped and max(end - start for start, end in dropped) >= MIN_REPEATED:
+    dropped = tuple(found.dropped())
+    repeated: tuple[Passage, ...] = ()
+    if any(end - start >= MIN_REPEATED for start, end in dropped):
         grams = set(_grams(result.words))
         repeated = tuple(passage for passage in dropped if _is_repeated(original.words, passage, grams))
-    else:
-        repeated = ()
-    return Difference(
-        tuple(passage for passage in dropped if passage not in repeated),
-        repeated,
-        tuple(inserted) + numbered,
-        tuple(found.moved),
-    )
-
-
-def _matters(wording: Wording, passage: Passage) -> bool:
-    return any(wording.counts(number) for number in range(*passage))
-
-
-def _renumbered(found: _Alignment, original: Wording, result: Wording) -> tuple[Passage, ...]:
-    """Return the markers of list items that became other numbers, which is more than another style."""
-    if not original.soft or not result.soft:
-        return ()
-    gone = {at: start for start, end in found.dropped() if end - start == 1 for at in (found.place.get(start),)}
-    return tuple(
-        Passage(start, end)
-        for start, end in found.inserted
-        if end - start == 1
-        and start in result.soft
-        and start in gone
-        and gone[start] in original.soft
-        and original.words[gone[start]].isdigit()
-        and result.words[start].isdigit()
-    )
+    lacking = tuple(passage for passage in dropped if passage not in repeated) if repeated else dropped
+    return Difference(lacking, repeated, tuple(found.inserted), tuple(found.moved))
 
 
 def _is_repeated(words: Sequence[bytes], passage: Passage, grams: set[tuple[bytes, ...]]) -> bool:
@@ -202,7 +167,6 @@ class _Alignment:
     result: list[bytes]
     inserted: list[Passage] = field(default_factory=list)
     moved: list[Passage] = field(default_factory=list)
-    place: dict[int, int] = field(default_factory=dict)
     _covered: bytearray = field(default_factory=bytearray)
     _index: dict[tuple[bytes, ...], list[int]] | None = None
 
@@ -219,7 +183,6 @@ class _Alignment:
                 continue
             near = self._near(at, here)
             if near is not None:
-                self.place[at] = here
                 self._insert(here, near[1])
                 at, here = near
                 continue
@@ -335,7 +298,7 @@ def _parts(found: bytes) -> Iterator[bytes]:
     if found[:1] == b"!" and found != b"!=":
         yield b"!"
         found = found[1:]
-    found = found.replace("’".encode(), b"'").strip(b"_")
+    found = found.replace("’".encode(), b"'").strip(b"_.@")
     number = _pattern(_NUMBER).fullmatch(found.replace(b"_", b"")) if found[:1].isdigit() else None
     if number:
         whole, decimals, unit = number.groups()
@@ -378,28 +341,38 @@ def _is_unspaced(code: int) -> bool:
     )
 
 
-def _without_layout(text: bytes) -> bytes:
-    r"""Return valid UTF-8 in which colours and escapes are undone, and signs and list markers are marked."""
-    try:
-        text.decode("utf-8")
-    except UnicodeDecodeError:
-        text = text.decode("utf-8", "backslashreplace").encode()
-    text = text.replace(_SOFT, b" ")
+def without_escapes(text: bytes) -> bytes:
+    r"""Return valid UTF-8 without terminal colours and marks of quoted lines, and with `\\u00e9` as what it stands for.
+
+    Numbers and letters that may mark an item of a list have the byte 1 in front.
+    """
+    text = unescaped(text).replace(_MARKED, b" ")
     if b"\\" in text:
-        if b"\\u" in text:
-            text = _pattern(r"\\u([0-9A-Fa-f]{4})(?:\\u([0-9A-Fa-f]{4}))?").sub(_unescaped, text)
         text = _pattern(r"\\[nrt\"]").sub(b" ", text)
     if b"\x1b[" in text:
         text = _pattern(r"\x1b\[[0-9;?]*[A-Za-z]").sub(b"", text)
     if b">" in text:
-        text = _pattern(r"(?m)^([ \t]*)>([ \t])").sub(rb"\1" + _SOFT + rb">\2", text)
-    return bytes(_pattern(r"(?m)^([ \t*_]*)\(?(\d{1,3}|[A-Za-z])[.)]([ \t*_])").sub(rb"\1 " + _SOFT + rb"\2 \3", text))
+        text = _pattern(r"(?m)^[ \t]*(?:>[ \t]+)+").sub(b"", text)
+    return bytes(
+        _pattern(r"(?m)^([ \t*_#]*)\(?(\d{1,3}|[A-Za-z])[.)]([ \t*_])").sub(rb"\1 " + _MARKED + rb"\2 \3", text)
+    )
+
+
+def unescaped(text: bytes) -> bytes:
+    r"""Return valid UTF-8 with `\\u00e9` as what it stands for; other bytes are written as their hexadecimal codes."""
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        text = text.decode("utf-8", "backslashreplace").encode()
+    if b"\\u" in text:
+        text = bytes(_pattern(r"\\u([0-9A-Fa-f]{4})(?:\\u([0-9A-Fa-f]{4}))?").sub(_unescaped, text))
+    return text.replace("…".encode(), b"...")
 
 
 def _unescaped(match: Any) -> bytes:
     codes = [int(code, 16) for code in match.groups() if code]
     text = "".join(map(chr, codes)).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return bytes(text.replace("\x01", " ").encode())
+    return bytes(text.encode())
 
 
 @cache

@@ -1,0 +1,181 @@
+"""The command `apportion validate`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from apportion.errors import InputError, MissingExtraError
+from apportion.planner.doors.cli._common import WIDTH, say
+from apportion.planner.doors.cli._files import STDIO, check_outputs, output, write_output
+from apportion.planner.doors.cli._numbers import share
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from apportion.compression.validation.check import Check
+
+REJECTED = 1
+"""Exit code when the compressed text may not stand for the original."""
+
+MAX_SHOWN = 20
+"""Entries of each list that are shown; the JSON has them all."""
+
+SCHEMA = "apportion.validate/1"
+"""Name and version of the JSON that is written."""
+
+NOT_MEASURED = "not measured: pip install 'apportion[semantic]'"
+"""What is said of the similarity where there is no model."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    summary = "Check a compressed text against its original: what was lost, and what is new?"
+    app.command("validate", help=_HELP, short_help=summary, no_args_is_help=True)(validate_command)
+
+
+_HELP = """Check a compressed text against its original: what was lost, and what is new?
+
+Compares facts (numbers, names, paths, URLs, dates, versions, quotations, error lines), constraints (must, never, only,
+unless ...), and the two texts word for word. White space, line breaks, quotes, bullets, emphasis and thousands
+separators may differ. What was left out counts as lost: handles are followed only by those who made them.
+
+\b
+Examples:
+  apportion validate original.log short.log
+  some-tool < original.md | apportion validate original.md -
+  apportion validate original.md short.md --json - | jq .lost_passages
+
+Exit codes: 0 accepted; 1 rejected; 2 a file or an option cannot be used.
+"""
+
+
+def validate_command(
+    original: Annotated[
+        str, typer.Argument(metavar="ORIGINAL", help="The original; - is standard input.", show_default=False)
+    ],
+    compressed: Annotated[
+        str, typer.Argument(metavar="COMPRESSED", help="What became of it; - is standard input.", show_default=False)
+    ],
+    json_file: Annotated[
+        str | None,
+        typer.Option(
+            "--json", metavar="FILE", help="Write what was found as JSON; - prints it instead of the usual result."
+        ),
+    ] = None,
+    min_similarity: Annotated[
+        float | None,
+        typer.Option(
+            parser=share("--min-similarity"),
+            metavar="SHARE",
+            help="Reject as well what is less similar in meaning; needs the extra semantic.",
+        ),
+    ] = None,
+) -> None:
+    """Check a compressed text against its original."""
+    from apportion.compression.validation.check import check
+
+    target = None if json_file is None else output("--json", json_file)
+    names = [original, compressed]
+    if names.count(STDIO) > 1:
+        raise InputError("standard input can be one of the texts, not both", hint="Give the other one as a file")
+    check_outputs([] if target is None else [target], names, [Path(name) for name in names if name != STDIO])
+    contents = [_read(name) for name in names]
+    similarity = _similarity(*contents)
+    if min_similarity is not None and similarity is None:
+        raise MissingExtraError("--min-similarity", extra="semantic")
+    found = check(*contents)
+    reasons = list(found.reasons)
+    if min_similarity is not None and similarity is not None and similarity < min_similarity:
+        reasons.append(f"similarity {similarity:.3f} is below {min_similarity:g}")
+    if target is None or not target.to_stdout:
+        _show(found, similarity, reasons)
+    if target is not None:
+        write_output(target, json.dumps(_as_json(found, similarity, reasons), indent=2, ensure_ascii=False) + "\n")
+        if not target.to_stdout:
+            typer.echo(f"wrote {target.name}", err=True)
+    if reasons:
+        raise typer.Exit(REJECTED)
+
+
+def _read(name: str) -> bytes:
+    if name == STDIO:
+        return sys.stdin.buffer.read()
+    try:
+        return Path(name).read_bytes()
+    except IsADirectoryError as error:
+        raise InputError("is a directory", path=name, hint="Name one file") from error
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", path=name) from error
+
+
+def _similarity(_original: bytes, _compressed: bytes) -> float | None:
+    """Return the similarity of two texts in meaning, in [-1, 1], or `None` where there is no model to measure it.
+
+    The one place to connect the embeddings with; until they are, nothing is measured, and that is what is said.
+    """
+    return None
+
+
+def _show(found: Check, similarity: float | None, reasons: Sequence[str]) -> None:
+    say("accepted" if not reasons else "rejected")
+    for reason in reasons:
+        _say_item(reason)
+    say()
+    say(f"facts visible         {found.visible_facts:,} of {found.facts:,} ({found.visible_share:.1%})")
+    say(f"quantities and pairs  {found.visible_associations:,} of {found.associations:,}")
+    say(f"constraints visible   {found.constraints - len(found.lost_constraints):,} of {found.constraints:,}")
+    say(f"similarity            {NOT_MEASURED if similarity is None else f'{similarity:.3f}'}")
+    for title, entries in _lists(found):
+        if entries:
+            say()
+            say(f"{title} ({len(entries):,}):")
+            for entry in entries[:MAX_SHOWN]:
+                _say_item(entry)
+            if len(entries) > MAX_SHOWN:
+                say(f"  ... and {len(entries) - MAX_SHOWN:,} more")
+
+
+def _lists(found: Check) -> Iterator[tuple[str, Sequence[str]]]:
+    yield "Constraints lost", found.lost_constraints
+    yield "Facts lost", found.lost
+    yield "Facts that are new", found.new
+    yield "Words lost", found.lost_passages
+    yield "Words that are new", found.new_passages
+    yield "In another order", found.moved_passages
+    yield "Negations lost or new", found.negations
+
+
+def _as_json(found: Check, similarity: float | None, reasons: Sequence[str]) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "accepted": not reasons,
+        "reasons": list(reasons),
+        "facts": found.facts,
+        "visible_facts": found.visible_facts,
+        "visible_share": found.visible_share,
+        "associations": found.associations,
+        "visible_associations": found.visible_associations,
+        "constraints": found.constraints,
+        "similarity": similarity,
+        "lost": found.lost,
+        "new": found.new,
+        "lost_associations": found.lost_associations,
+        "lost_constraints": found.lost_constraints,
+        "lost_passages": found.lost_passages,
+        "new_passages": found.new_passages,
+        "moved_passages": found.moved_passages,
+        "negations": found.negations,
+    }
+
+
+def _say_item(text: str) -> None:
+    from apportion.planner.report.figures import plain
+
+    shown = plain(" ".join(text.split()))
+    say(textwrap.fill(shown, WIDTH, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False))
