@@ -81,10 +81,9 @@ class Pair(NamedTuple):
 def main() -> None:
     """Measure and report."""
     options = arguments(__doc__ or "", paths=True, quick="the 20-sample set and 500 other pairs")
-    pairs = sorted(read_pairs(options.paths), key=lambda pair: pair.rank)
-    drawn = draw(pairs)
-    if options.quick:
-        pairs = pairs[:500]
+    ranked = sorted(read_pairs(options.paths), key=lambda pair: pair.rank)
+    drawn = draw(ranked)
+    pairs = sorted(ranked[: 500 if options.quick else None])  # those of one text together
     held_out = [pair for pair in pairs if not pair.is_for_fitting]
     fitting = [pair for pair in pairs if pair.is_for_fitting]
     ours = agreement("our verdict, 20-sample set", drawn, verdict)
@@ -98,7 +97,7 @@ def main() -> None:
         for what, some in (("20-sample set", drawn), ("all pairs", pairs), ("held-out half", held_out)):
             rows.append(agreement(f"{name} >= {threshold:.2f}, {what}", some, _at_least(score, threshold)))
     if _has_model():
-        for what, some in (("20-sample set", drawn), (f"{BY_COSINE} pairs", pairs[:BY_COSINE])):
+        for what, some in (("20-sample set", drawn), (f"{BY_COSINE} pairs", ranked[:BY_COSINE])):
             rows.append(agreement(f"cosine >= {COSINE}, {what}", some, _at_least(_cosine(), COSINE)))
     marks = [Mark("agreement on the 20-sample set", ours["accuracy"], "share", ">= 0.9", ours["accuracy"] >= 0.9)]
     without = None if _has_model() else "cosine: not measured, the extra semantic is not installed"
@@ -128,6 +127,7 @@ def draw(pairs: Iterable[Pair]) -> list[Pair]:
     return chosen
 
 
+@cache
 def verdict(pair: Pair) -> bool:
     """Return our verdict."""
     return supports(pair.text, pair.statement).present
@@ -163,12 +163,14 @@ def _wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
     return (middle - half) / (1 + z * z / count), (middle + half) / (1 + z * z / count)
 
 
+@cache
 def token_recall(pair: Pair) -> float:
     """Return the share of a statement's distinct words that stand in the text."""
     words = frozenset(_tokens(pair.statement))
     return len(words & frozenset(_tokens(pair.text))) / max(1, len(words))
 
 
+@cache
 def rouge_recall(pair: Pair) -> float:
     """Return ROUGE-1 recall: the same with repetitions, on words cut to six letters."""
     asked, there = [token[:6] for token in _tokens(pair.statement)], [token[:6] for token in _tokens(pair.text)]

@@ -205,7 +205,8 @@ class _View:
         if len(fact) >= MAX_ERROR_LINE:
             fact = fact.rpartition(" ")[0] or fact  # the last word of a cut line is none
         data = _apart(fact)
-        if data != _bytes(fact) or len(data.split()) > 1 or not any(map(str.isalpha, fact)):
+        is_number = data.lstrip(b"-+$")[:1].isdigit()
+        if is_number or data != _bytes(fact) or len(data.split()) > 1:
             return self.words.holds(_bytes(fact))
         return not {data, data.strip(b"_")}.isdisjoint(self._all_pieces())
 
