@@ -45,11 +45,11 @@ class Check:
         facts: Distinct facts of the original: those of `extract_facts`.
         visible_facts: How many of them the result shows.
         hidden_facts: How many more can be had back by handle.
-        associations: Distinct quantities and pairs of the original.
+        associations: Distinct quantities and pairs of the original; 0 unless asked for.
         visible_associations: How many of them the result shows.
         lost: Facts that are neither visible nor recoverable, sorted.
         hidden: Facts that are recoverable only, sorted.
-        lost_associations: Quantities and pairs that are not visible, sorted; for information, the passages decide.
+        lost_associations: Quantities and pairs that are not visible, sorted.
         new: Facts of the result that the original does not show, sorted.
         constraints: Number of distinct constraint sentences of the original.
         lost_constraints: Those neither visible nor recoverable.
@@ -128,6 +128,7 @@ def check(
     recoverable: bytes | None = None,
     proved: bool = False,
     constraints_may_hide: bool = False,
+    associations: bool = False,
 ) -> Check:
     """Compare a result with its original, in time that is linear in both.
 
@@ -140,6 +141,7 @@ def check(
         proved: The caller restored the original from the visible result, byte for byte. What is compared then is for
             information: another notation of the same has other words.
         constraints_may_hide: Accept a constraint behind a handle, for contents that are masked as a whole.
+        associations: Count quantities and pairs too, for a report; the wording decides without them.
 
     >>> found = check(b"Wait 30 seconds. Never retry.", b"Wait 80 seconds.")
     >>> found.accepted, found.visible_share, found.lost_constraints
@@ -152,11 +154,12 @@ def check(
     result_words = read_words(shown_text)
     view = _View(shown, result_words)
     behind = _behind(original, gaps, recoverable)
-    facts, new_facts = extract_facts(whole), extract_facts(shown)
-    associations = extract_quantities(whole) | extract_pairs(whole)
-    shown_associations = extract_quantities(shown) | extract_pairs(shown)
+    facts = extract_facts(whole)
+    new_facts = facts if shown == whole else extract_facts(shown)
+    pairs = _associations(whole) if associations else frozenset()
+    unseen_pairs = pairs - _associations(shown) if associations else pairs
     unseen = {fact for fact in facts - new_facts if not view.holds(fact)}
-    unseen_associations = {pair for pair in associations - shown_associations if not view.words.holds(_bytes(pair))}
+    unseen_pairs = frozenset(pair for pair in unseen_pairs if not view.words.holds(_bytes(pair)))
     back = {fact for fact in unseen if behind is not None and behind.holds(fact)}
     sentences = dict.fromkeys(constraint_sentences(whole))
     unseen_constraints = _unseen(sentences, shown, view)
@@ -170,11 +173,11 @@ def check(
         facts=len(facts),
         visible_facts=len(facts) - len(unseen),
         hidden_facts=len(back),
-        associations=len(associations),
-        visible_associations=len(associations) - len(unseen_associations),
+        associations=len(pairs),
+        visible_associations=len(pairs) - len(unseen_pairs),
         lost=tuple(sorted(unseen - back)),
         hidden=tuple(sorted(back)),
-        lost_associations=tuple(sorted(unseen_associations)),
+        lost_associations=tuple(sorted(unseen_pairs)),
         new=tuple(sorted(invented)),
         constraints=len(sentences),
         lost_constraints=tuple(each for each in unseen_constraints if each not in hidden_constraints),
@@ -290,6 +293,10 @@ def _without(markers: Iterable[bytes], result: bytes) -> bytes:
             parts.append(result[position:found])
             position = found + len(marker)
     return b"".join([*parts, result[position:]])
+
+
+def _associations(text: str) -> frozenset[str]:
+    return extract_quantities(text) | extract_pairs(text)
 
 
 def _unseen(constraints: Iterable[str], text: str, view: _View) -> list[str]:

@@ -46,7 +46,7 @@ _NEGATIONS = (
 NEGATIONS = frozenset(_NEGATIONS.split())
 """Words that turn what is said into its opposite; those that end in n't count as well."""
 
-_END = r"([.!?…][\"'”’)\]*_`]*)\s+|([。！？])|\n"
+_END = r"([.!?…][\"'”’)\]*_`]*)[ \t\f\v]+|([。！？])"
 _BULLET = r"(?m)^[ \t]*(?:[-*+•>#]+[ \t]+)+"
 _WRAP = r"([\p{Ll},])[ \t]*\r?\n[ \t]*(\p{Ll})"
 
@@ -59,10 +59,14 @@ def sentences(text: str) -> tuple[str, ...]:
     >>> sentences("Wait for it. Never push\nto main! 不得删除。好")
     ('Wait for it.', 'Never push to main!', '不得删除。', '好')
     """
+    return tuple(sentence for line in _split(text).decode().split("\n") if (sentence := line.strip()))
+
+
+def _split(text: str) -> bytes:
+    """Return a text with its sentences on lines of their own."""
     data = _pattern(_BULLET).sub(b"", text.encode("utf-8", "replace"))
     data = _pattern(_WRAP).sub(rb"\1 \2", data)
-    split = _pattern(_END).sub(rb"\1\2\n", data).decode("utf-8", "replace")
-    return tuple(sentence for line in split.split("\n") if (sentence := line.strip()))
+    return bytes(_pattern(_END).sub(rb"\1\2\n", data))
 
 
 def constraint_sentences(text: str) -> tuple[str, ...]:
@@ -71,12 +75,20 @@ def constraint_sentences(text: str) -> tuple[str, ...]:
     >>> constraint_sentences("Deploy daily. Never deploy on Friday unless asked. 请注意。不得删除文件。")
     ('Never deploy on Friday unless asked.', '不得删除文件。')
     """
-    pattern = _pattern(_CONSTRAINT)
-    return tuple(
-        sentence
-        for sentence in sentences(text)
-        if len(sentence) <= MAX_SENTENCE and pattern.search(sentence.encode()) is not None
-    )
+    data, pattern, found, position = _split(text), _pattern(_CONSTRAINT), [], 0
+    while match := pattern.search(data, position):
+        start = data.rfind(b"\n", position, match.start()) + 1 or position
+        end = data.find(b"\n", match.end())
+        end = len(data) if end < 0 else end
+        if (
+            end - start <= 4 * MAX_SENTENCE
+            and len(sentence := data[start:end].decode("utf-8", "replace").strip()) <= MAX_SENTENCE
+        ):
+            found.append(sentence)
+        position = end + 1
+        if position > len(data):
+            break
+    return tuple(found)
 
 
 def is_negation(word: str) -> bool:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -42,6 +42,9 @@ LONGEST_WEIGHED = 64
 
 MIN_MOVED = 6
 """Words of the shortest passage that counts as moved; a shorter one is new where it stands, and lost where it stood."""
+
+MAX_REMEMBERED = 64
+"""Bytes of the longest chunk whose words are remembered from one text to the next."""
 
 MIN_REPEATED = 5
 """Words of the shortest passage that may go because the same words still stand elsewhere."""
@@ -120,16 +123,14 @@ def read_words(text: bytes) -> Wording:
     [b'Wait', b'1', b'500', b'ms', b'then', b'retry']
     """
     words: list[bytes] = []
-    known: dict[bytes, tuple[bytes, ...]] = {}
     expected = {b"1", b"a", b"A", b"i"}
     for chunk in without_escapes(text).translate(_LAYOUT).split():
         if chunk[:1] == _MARKED and chunk[1:] in expected:
             expected.add(_after(chunk[1:]))
-            continue
-        parts = known.get(chunk)
-        if parts is None:
-            parts = known[chunk] = tuple(word for word in _words_of(chunk) if word not in NO_WORDS)
-        words += parts
+        elif len(chunk) <= MAX_REMEMBERED:
+            words += _known_words_of(chunk)
+        else:
+            words += _words_of(chunk)
     return Wording(words)
 
 
@@ -280,15 +281,20 @@ class _Alignment:
             self.inserted.append(Passage(start, end))
 
 
-def _words_of(chunk: bytes) -> Iterator[bytes]:
-    """Yield the words of what stands between white space and brackets."""
-    if chunk.isalpha():
-        yield chunk
-        return
+@lru_cache(maxsize=65_536)
+def _known_words_of(chunk: bytes) -> tuple[bytes, ...]:
+    return _words_of(chunk)
+
+
+def _words_of(chunk: bytes) -> tuple[bytes, ...]:
+    """Return the words of what stands between white space and brackets."""
+    plain = chunk.strip(b"_.'`")
+    if plain.isalnum() and plain.isascii() and not plain[:1].isdigit():
+        return () if plain in NO_WORDS else (plain,)
     if b"-" in chunk:
         chunk = _pattern(r"(^|[=<>$€£¥'`])-(\d)").sub(rb"\1" + _MINUS + rb"\2", chunk)
-    for found in _words_pattern().findall(chunk):
-        yield from _parts(found)
+    found = _words_pattern().findall(chunk)
+    return tuple(word for each in found for word in _parts(each) if word not in NO_WORDS)
 
 
 def _parts(found: bytes) -> Iterator[bytes]:

@@ -89,7 +89,7 @@ def validate_command(
     similarity = _similarity(*contents)
     if min_similarity is not None and similarity is None:
         raise MissingExtraError("--min-similarity", extra="semantic")
-    found = check(*contents)
+    found = check(*contents, associations=True)
     reasons = list(found.reasons)
     if min_similarity is not None and similarity is not None and similarity < min_similarity:
         reasons.append(f"similarity {similarity:.3f} is below {min_similarity:g}")
