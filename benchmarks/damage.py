@@ -50,7 +50,7 @@ def main() -> None:
     contents = find_contents(options.paths, per_family=8 if options.quick else 40)
     texts = [text for content in contents for text in _texts(content)]
     per_kind = 4 if options.quick else 30
-    damages, rewrites = draw(DAMAGES, texts, per_kind=per_kind), draw(REWRITES, texts, per_kind=per_kind)
+    damages, rewrites = (draw(kinds, texts, per_kind=per_kind) for kinds in (DAMAGES, REWRITES))
     by_kind = [*_rows("damage", damages), *_rows("rewrite", rewrites)]
     caught, refused = _share(rejects, damages), _share(rejects, rewrites)
     totals = [
@@ -129,7 +129,7 @@ def _cosines(damages: Sequence[Case], rewrites: Sequence[Case], count: int) -> l
         return []
     embed = _embedder()
     chance = random.Random(0)  # noqa: S311  (reproducible, no secret)
-    some = [chance.sample(cases, min(count, len(cases))) for cases in (damages, rewrites)]
+    damages, rewrites = (chance.sample(cases, min(count, len(cases))) for cases in (damages, rewrites))
 
     def by_whole(case: Case) -> bool:
         return _cosine(embed(case.original), embed(case.changed)) < THRESHOLD
@@ -139,8 +139,8 @@ def _cosines(damages: Sequence[Case], rewrites: Sequence[Case], count: int) -> l
         return _cosine(*means) < THRESHOLD
 
     return [
-        _total(f"cosine of the whole text < {THRESHOLD}", *some, by_whole),
-        _total(f"cosine of the mean of chunks < {THRESHOLD}", *some, by_chunks),
+        _total(f"cosine of the whole text < {THRESHOLD}", damages, rewrites, by_whole),
+        _total(f"cosine of the mean of chunks < {THRESHOLD}", damages, rewrites, by_chunks),
     ]
 
 

@@ -112,8 +112,8 @@ def read_pairs(paths: Iterable[Path]) -> list[Pair]:
         for line in data.splitlines():
             row = json.loads(line)
             if row["present"] + row["absent"] >= LEAST_RATERS and 0 in {row["present"], row["absent"]}:
-                texts = (row[name] for name in ("document", "system", "text", "statement"))
-                pairs.append(Pair(*texts, present=row["present"] > 0))
+                present = row["present"] > 0
+                pairs.append(Pair(row["document"], row["system"], row["text"], row["statement"], present))
     return pairs
 
 

@@ -79,6 +79,25 @@ def test_the_benchmark_of_compression_shows_each_family_and_that_all_came_back(t
     assert {"lossless, grep", "lossless, total"} < {mark["name"] for mark in result["marks"]}
 
 
+def test_the_benchmark_of_damages_shows_each_kind(tmp_path: Path) -> None:
+    done = run("damage.py", ROOT / "fixtures" / "content", "--quick", "--json", tmp_path / "result.json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "result.json").read_text())
+    kinds = {row["what"]: row for row in result["rows"]}
+    assert kinds["check"]["rejected %"] > kinds["facts only"]["rejected %"]
+    assert kinds["damage: swapped values"]["damages"] == 4
+    assert {mark["name"] for mark in result["marks"]} > {"damages rejected", "rewrites rejected"}
+
+
+def test_the_benchmark_of_human_agreement_sets_the_verdict_beside_baselines(tmp_path: Path) -> None:
+    judgements = ROOT / "fixtures" / "human" / "realsumm-20.jsonl"
+    done = run("human_agreement.py", judgements, "--quick", "--json", tmp_path / "result.json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["rows"][0]["pairs"], result["rows"][0]["accuracy"]) == (20, 0.9)
+    assert any(row["verdict"].startswith("ROUGE-1 recall") for row in result["rows"])
+
+
 def test_problems_from_logs_are_skipped_with_a_message_where_there_are_none(harness: Any, tmp_path: Path) -> None:
     assert harness is not None  # puts the benchmarks on the path
     problems = importlib.import_module("_joint_problems")

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import re2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 NO_WORDS = frozenset((b"a", b"an", b"the", b"A", b"An", b"The", b">"))
 """What may come and go without a change of meaning."""
@@ -45,6 +45,9 @@ MIN_MOVED = 6
 
 MAX_REMEMBERED = 64
 """Bytes of the longest chunk whose words are remembered from one text to the next."""
+
+MAX_PLACES = 8
+"""Places at which a passage is looked for elsewhere."""
 
 MIN_REPEATED = 5
 """Words of the shortest passage that may go because the same words still stand elsewhere."""
@@ -146,14 +149,23 @@ def compare(original: Wording, result: Wording) -> Difference:
     dropped = tuple(found.dropped())
     repeated: tuple[Passage, ...] = ()
     if any(end - start >= MIN_REPEATED for start, end in dropped):
-        grams = set(_grams(result.words))
-        repeated = tuple(passage for passage in dropped if _is_repeated(original.words, passage, grams))
+        repeated = tuple(_repeated(original.words, dropped, result.words))
     lacking = tuple(passage for passage in dropped if passage not in repeated) if repeated else dropped
     return Difference(lacking, repeated, tuple(found.inserted), tuple(found.moved))
 
 
-def _is_repeated(words: Sequence[bytes], passage: Passage, grams: set[tuple[bytes, ...]]) -> bool:
-    return passage.end - passage.start >= MIN_REPEATED and grams.issuperset(_grams(words[slice(*passage)]))
+def _repeated(words: Sequence[bytes], passages: Iterable[Passage], result: Sequence[bytes]) -> Iterator[Passage]:
+    """Yield the passages that stand in the result as a whole, looked for at the first places where each begins."""
+    places: dict[tuple[bytes, ...], list[int]] = {}
+    for place, gram in enumerate(_grams(result)):
+        found = places.setdefault(gram, [])
+        if len(found) < MAX_PLACES:
+            found.append(place)
+    for passage in passages:
+        said = words[slice(*passage)]
+        starts = places.get(tuple(said[:GRAM]), ()) if len(said) >= MIN_REPEATED else ()
+        if any(result[start : start + len(said)] == said for start in starts):
+            yield passage
 
 
 def _grams(words: Sequence[bytes]) -> Iterator[tuple[bytes, ...]]:
