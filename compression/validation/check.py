@@ -19,16 +19,19 @@ from apportion.compression.markers import Lines, Markers
 from apportion.compression.validation.associations import extract_pairs, extract_quantities
 from apportion.compression.validation.constraints import constraint_sentences, is_negation
 from apportion.compression.validation.facts import MAX_ERROR_LINE, extract_facts
-from apportion.compression.validation.wording import Shown, compare, read_words, unescaped
+from apportion.compression.validation.wording import MIN_REPEATED, Shown, compare, read_words, unescaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from apportion.compression.strategies.types import Gap
-    from apportion.compression.validation.wording import Passage, Wording
+    from apportion.compression.validation.wording import Wording
 
 MAX_PASSAGE = 200
 """Characters of a passage that are reported."""
+
+MIN_LEFT_OUT = 3
+"""Words of the shortest passage that may be left out where it can be had back; with a negation, `MIN_REPEATED`."""
 
 MAX_NONCE = 64
 """Characters of the longest nonce that is recognised in front of a marker."""
@@ -164,7 +167,7 @@ def check(
     sentences = dict.fromkeys(constraint_sentences(whole))
     unseen_constraints = _unseen(sentences, shown, view)
     hidden_constraints = [each for each in unseen_constraints if behind is not None and behind.holds(each)]
-    lost_passages, new_passages, moved_passages = _passages(original, result_words, gaps, behind, proved=proved)
+    lost_passages, new_passages, moved_passages = _passages(original, result_words, gaps, recoverable, proved=proved)
     invented = new_facts - facts
     if invented:
         first = _View(whole, read_words(original))
@@ -199,7 +202,6 @@ class _View:
 
     def __init__(self, text: str, wording: Wording) -> None:
         self.words = Shown(wording)
-        self._facts: frozenset[str] | None = None
         self._text = text
         self._pieces: frozenset[bytes] | None = None
 
@@ -227,23 +229,27 @@ def _apart(text: str) -> bytes:
 
 
 def _passages(
-    original: bytes, result: Wording, gaps: Sequence[Gap], behind: _View | None, *, proved: bool
+    original: bytes, result: Wording, gaps: Sequence[Gap], recoverable: bytes | None, *, proved: bool
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Return what was lost, what is new, and what was moved."""
+    """Return what was lost, what is new, and what was moved; beside gaps nothing may be left out."""
     if proved:
         return (), (), ()
     words = read_words(_outside(original, gaps) if gaps else original)
     difference = compare(words, result)
-    dropped = (_said(words, passage) for passage in difference.dropped)
+    back = Shown(read_words(recoverable)) if recoverable is not None and difference.dropped else None
+    dropped = (passage.text(words) for passage in difference.dropped)
     return (
-        tuple(each[:MAX_PASSAGE] for each in dropped if behind is None or not behind.words.holds(each.encode())),
-        tuple(_said(result, passage)[:MAX_PASSAGE] for passage in difference.inserted),
-        tuple(_said(result, passage)[:MAX_PASSAGE] for passage in difference.moved),
+        tuple(each[:MAX_PASSAGE] for each in dropped if back is None or not _may_go(each, back)),
+        tuple(passage.text(result)[:MAX_PASSAGE] for passage in difference.inserted),
+        tuple(passage.text(result)[:MAX_PASSAGE] for passage in difference.moved),
     )
 
 
-def _said(wording: Wording, passage: Passage) -> str:
-    return passage.text(wording)
+def _may_go(passage: str, back: Shown) -> bool:
+    """Say whether a passage can be had back, and what is left does not say something else without it."""
+    words = passage.split()
+    least = MIN_REPEATED if any(map(is_negation, words)) else MIN_LEFT_OUT
+    return len(words) >= least and back.holds(_bytes(passage))
 
 
 def _behind(original: bytes, gaps: Sequence[Gap], recoverable: bytes | None) -> _View | None:
