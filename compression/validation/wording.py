@@ -6,7 +6,8 @@ r"""What a text says, word for word, whatever its layout: the words in their ord
 White space, line ends, quotes, bullets, numbers of list items, emphasis, brackets and the comma between digits are
 layout. A word is a run of letters, digits and `_`, joined by `.` or `@`; every letter of a script without spaces is a
 word. Digits are read in groups of three from the right, so that `1,234`, `1 234` and `1234` say the same, and
-`[100,200]` the same as `[100, 200]`. A sign before a number, currencies, `%` and comparisons are words as well.
+`[100,200]` the same as `[100, 200]`. A sign before a number, currencies, `%`,
+comparisons, check marks and emoji are words as well.
 Articles are none, nor is a lone `>`, which a quoted line begins with.
 
 Reading is RE2, comparing is greedy: both take linear time on any input.
@@ -56,7 +57,8 @@ _MARKED = b"\x01"
 _MINUS = "−".encode()
 _LAYOUT = bytes.maketrans(b'"()[]{},:;#*?/', b" " * 14)
 _WORD = r"[\p{L}\p{M}\p{N}_]+(?:['’][\p{L}]+)*(?:[.@][\p{L}\p{N}][\p{L}\p{M}\p{N}_]*)*"
-_SYMBOL = r"[-=]>|[<>=!]=|&&|\|\||[<>≤≥≠±−$€£¥₹%‰°]|!\w"
+_SIGNS = r"×÷≈∞√∑∏∫∂∈∉∀∃¬∧∨∅\x{2600}-\x{27BF}\x{2B00}-\x{2BFF}\x{1F000}-\x{1FAFF}"  # the ranges: check marks, emoji
+_SYMBOL = rf"[-=]>|[<>=!]=|&&|\|\||[<>≤≥≠±−$€£¥₹%‰°]|!\w|[{_SIGNS}]"
 _ARROWS = frozenset((b"->", b"=>"))
 _NUMBER = r"(\d+)((?:\.\d+)*)([A-Za-zµ]{1,5})?"
 

@@ -42,6 +42,7 @@ def test_a_number_at_the_start_of_a_line_is_a_marker_only_in_a_list() -> None:
 
 def test_signs_comparisons_and_scripts_without_spaces_are_words() -> None:
     assert read_words(b"x != -5 && a<=3").words == [b"x", b"!=", "−".encode(), b"5", b"&&", b"<=", b"3"]
+    assert read_words("done ✅, 3×4".encode()).words == [b"done", "✅".encode(), b"3", "×".encode(), b"4"]
     assert read_words("不得x3".encode()).words == ["不".encode(), "得".encode(), b"x3"]
 
 
