@@ -45,9 +45,7 @@ def edit(path: Path, statement: str, *values: object) -> None:
 
 def noise(number: int, size: int = 1000) -> bytes:
     """Bytes that no compression makes shorter."""
-    return b"".join(hashlib.sha256(b"%d/%d" % (number, part)).digest() for part in range(size // 32 + 1))[
-        :size
-    ]
+    return b"".join(hashlib.sha256(b"%d/%d" % (number, part)).digest() for part in range(size // 32 + 1))[:size]
 
 
 @given(st.lists(st.binary(max_size=50), max_size=12))
