@@ -120,7 +120,7 @@ def chosen(names: Sequence[str] | None, level: str | None, store: HandleStore) -
         if name in known:
             found.append(known[name])
         elif name in _levels():
-            found.append(pipeline.recoverable(name, store))
+            found.append(vars(pipeline)["recoverable"](name, store))
         else:
             raise InputError(f"there is no strategy '{plain(name)}'", hint=_nearest(name, [*known, *_levels()]))
     return found[0] if len(found) == 1 else pipeline.Chain(found, name="+".join(one.name for one in found))
@@ -173,8 +173,8 @@ def opened_originals(path: Path, *, create: bool) -> Iterator[SqliteHandleStore]
         raise InputError(
             "there is no store of originals", path=path, hint="Name the one that was given to compress with --store."
         )
-    limits = {"max_bytes": MAX_ORIGINALS_BYTES, "max_age_days": MAX_ORIGINALS_DAYS} if create else {}
-    with SqliteHandleStore(path, **limits) as store:
+    max_bytes, max_age_days = (MAX_ORIGINALS_BYTES, MAX_ORIGINALS_DAYS) if create else (None, None)
+    with SqliteHandleStore(path, max_bytes=max_bytes, max_age_days=max_age_days) as store:
         yield store
 
 

@@ -45,8 +45,8 @@ back.
 \b
 Examples:
   apportion compress response.json > shorter.txt
-  kubectl logs web | apportion compress - --query "why does the login fail?"
-  apportion compress build.log --can-expand --strategy literals --strategy lossless
+  kubectl logs web | apportion compress - --query "why do logins fail?"
+  apportion compress big.log --can-expand --strategy literals
   apportion compress --list
 
 Exit codes: 0 written, shorter or not; 2 the content or an option cannot be used.

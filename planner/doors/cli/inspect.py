@@ -27,7 +27,7 @@ quoted strings and error lines: those that do not show word for word are listed,
 \b
 Examples:
   apportion inspect response.json
-  apportion inspect build.log --can-expand --strategy literals --html build.html
+  apportion inspect big.log --can-expand --strategy literals --html big.html
 
 Exit codes: 0 shown; 2 the content or an option cannot be used.
 """
