@@ -466,10 +466,8 @@ def _show_kept(kept: dict[str, Any]) -> None:
             say(plain(f"  {held['problem']}"))
         elif name == "cache":
             say(f"  {count(held['entries'], 'result')}, {held['bytes']:,} bytes")
-            hits = (
-                f"hit rate {percent(held['hit_ratio'])} of {held['asked']:,} in the last {count(held['runs'], 'run')}"
-            )
-            say(breakable(f"  {hits}, {percent(held['last_hit_ratio'])} in the last one"))
+            runs = f"in the last {count(held['runs'], 'run')}, {percent(held['last_hit_ratio'])} in the last one"
+            say(breakable(f"  hit rate {percent(held['hit_ratio'])} of {held['asked']:,} {runs}"))
             if held["damaged"] or held["failures"]:
                 say(f"  {held['damaged']:,} damaged, {count(held['failures'], 'failure')}: each was a miss")
         else:

@@ -178,7 +178,7 @@ def test_any_content_can_be_shown(content: bytes) -> None:
 
 def test_the_page_shows_a_hostile_content_as_text_and_loads_nothing() -> None:
     outcome = cut(HOSTILE.encode() + b"\n" + log() + HOSTILE.encode() + b"\nlast\n")
-    page = inspection_page(inspect_outcome(outcome, name=HOSTILE))
+    page = inspection_page(inspect_outcome(outcome, name=f"{EVIL}\x1b[31m\u202e"))
     seen = Page(page)
     assert not seen.tags & {"script", "img", "link", "iframe", "object", "base", "form"}
     assert not {name for name in seen.attributes if name.startswith("on") or name in {"src", "href"}}
