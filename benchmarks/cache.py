@@ -89,13 +89,14 @@ def hammer(operations: int, *, with_file: bool) -> dict[str, Any]:
                 number = (number * 1_103_515_245 + 12_345) % 2**31
                 chosen = (number >> 8) % KEYS
                 key = b"%d" % chosen
+                found: bytes | None = None
                 try:
                     if turn % 4 == 0:
-                        found: bytes | None = cache.get(key)
+                        found = cache.get(key)
                     elif turn % 17 == 0:
-                        found = cache.put(key, value_of(chosen))
+                        cache.put(key, value_of(chosen))
                     elif turn % 101 == 0:
-                        found = cache.discard(key)
+                        cache.discard(key)
                     else:
                         found = cache.get_or_compute(key, lambda chosen=chosen: value_of(chosen))  # type: ignore[misc]
                     if found is not None and found != value_of(chosen):

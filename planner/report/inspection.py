@@ -139,15 +139,24 @@ def inspect_outcome(outcome: Outcome, *, name: str) -> Inspection:
     )
 
 
-def grouped_reasons(reasons: Iterable[str]) -> list[str]:
+def grouped_reasons(reasons: Iterable[str], steps: Iterable[str] = ()) -> list[str]:
     """Return reasons, each once, with the names of all strategies that gave it.
 
-    >>> grouped_reasons(["repeats: does not apply", "literals: is full", "white_space: does not apply"])
-    ['does not apply: repeats, white_space', 'is full: literals']
+    A strategy that is tried at several places and did something at one of them is left out.
+
+    >>> grouped_reasons(["repeats: does not apply", "a: is full", "b: does not apply", "c: does not apply"], ["c"])
+    ['does not apply: repeats, b', 'is full: a']
+
+    Args:
+        reasons: Why strategies did nothing, each with its name.
+        steps: Those that did something.
     """
+    done = set(steps)
     names: dict[str, dict[str, None]] = {}
     for reason in reasons:
         name, _, why = reason.partition(": ")
+        if name in done:
+            continue
         names.setdefault(why or name, {})[name if why else ""] = None
     return [f"{why}: {', '.join(given)}".removesuffix(": ") for why, given in names.items()]
 

@@ -62,7 +62,7 @@ def inspection_page(inspection: Inspection) -> str:
         count=figures.count,
         back=BACK[inspection.facts.back],
         missing=inspection.facts.missing[:MISSING],
-        reasons=grouped_reasons(inspection.reasons),
+        reasons=grouped_reasons(inspection.reasons, inspection.steps),
         rows=rows[:ROWS],
         more_rows=max(0, len(rows) - ROWS),
         shown=shown,

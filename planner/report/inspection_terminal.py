@@ -56,7 +56,7 @@ def render_inspection(inspection: Inspection, console: Console, *, lines: int | 
     for title, items in (
         ("Left out", [_left_out(each) for each in inspection.left_out]),
         ("Facts that do not show", list(inspection.facts.missing)),
-        ("What strategies did not do, and why", grouped_reasons(inspection.reasons)),
+        ("What strategies did not do, and why", grouped_reasons(inspection.reasons, inspection.steps)),
     ):
         if items:
             line("")

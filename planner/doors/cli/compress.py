@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -101,6 +102,8 @@ def compress_command(
     if not (as_json and target.to_stdout):
         write_output(target, outcome.content)
     if not as_json:
+        if target.to_stdout and sys.stdout.isatty() and not outcome.content.endswith(b"\n"):
+            typer.echo(err=True)  # so that the summary begins a line
         _summarise(outcome, path)
 
 
@@ -157,7 +160,7 @@ def _summarise(outcome: Outcome, path: Path | None) -> None:
         lines.append(f"out:    {count(len(outcome.gaps), 'part')} left out")
     if outcome.handles:
         lines.append(f"back:   apportion expand {outcome.handles[0]} --store {shlex.quote(str(path))}")
-    reasons = grouped_reasons(outcome.reasons)
+    reasons = grouped_reasons(outcome.reasons, outcome.steps)
     lines += [f"note:   {reason}" for reason in reasons[:MAX_REASONS]]
     if len(reasons) > MAX_REASONS:
         lines.append(f"note:   and {len(reasons) - MAX_REASONS:,} more; --json has them")

@@ -35,7 +35,7 @@ class Server:
 
     def start(self) -> None:
         assert SERVER is not None
-        options = ["--port", "0", "--unixsocket", self.socket, "--save", "", "--dir", self.socket.parent]
+        options = ["--port", "0", "--unixsocket", str(self.socket), "--save", "", "--dir", str(self.socket.parent)]
         self._process = subprocess.Popen([SERVER, *options], stdout=subprocess.DEVNULL)
         while not self.socket.exists():
             assert self._process.poll() is None
