@@ -5,8 +5,8 @@
 `threads` rows let 8 threads do 100,000 operations each on one cache: reads, writes, computations, removals. Every value
 is checked against the one that belongs to its key, and the limits are read all the while. `replay` rows send the logged
 tool results (of PATHS, or of generated logs) through a cached lossless strategy as prompts hold them: each call sends
-its history again. The first replay begins with nothing; the repeated one begins a new process with the cache file of
-the first.
+its history again, so most of it is known even in the first replay, which begins with nothing. The repeated replay
+begins with an empty memory and the cache file of the first.
 """
 
 from __future__ import annotations

@@ -347,3 +347,32 @@ def test_a_fork_may_go_on_with_the_store(tmp_path: Path) -> None:
         "os.waitpid(child, 0)\nassert len(store) == 3\n"
     )
     subprocess.run([sys.executable, "-c", script, tmp_path / "originals"], check=True, timeout=300)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from apportion.compression.sqlite_store import SqliteHandleStore
+store = SqliteHandleStore(Path(sys.argv[1]), max_bytes=10**9)
+for number in range(10**9):
+    content = b"%s %d " % (sys.argv[2].encode(), number) * 50
+    sys.stdout.buffer.write(b"%s %d\\n" % (str(store.put(content)).encode(), number))
+    sys.stdout.buffer.flush()
+"""
+
+
+def test_what_was_given_out_before_a_process_was_killed_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "originals"
+    given: list[tuple[str, bytes]] = []
+    for turn in range(4):
+        command = [sys.executable, "-c", KILLED, path, str(turn)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+            assert writer.stdout is not None
+            lines = [writer.stdout.readline() for _ in range(20 + 7 * turn)]
+            writer.kill()
+            lines += [line for line in writer.stdout.read().splitlines(keepends=True) if line.endswith(b"\n")]
+        for handle, number in map(bytes.split, lines):
+            given.append((handle.decode(), b"%d %s " % (turn, number) * 50))
+    with SqliteHandleStore(path) as store:
+        assert all(store.expand(handle) == content for handle, content in given)
+        assert len(given) <= len(store) <= len(given) + 4
