@@ -365,7 +365,7 @@ def test_what_was_given_out_before_a_process_was_killed_comes_back(tmp_path: Pat
     path = tmp_path / "originals"
     given: list[tuple[str, bytes]] = []
     for turn in range(4):
-        command = [sys.executable, "-c", KILLED, path, str(turn)]
+        command = [sys.executable, "-c", KILLED, str(path), str(turn)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
             assert writer.stdout is not None
             lines = [writer.stdout.readline() for _ in range(20 + 7 * turn)]
