@@ -41,9 +41,10 @@ format: $(VENV)/.installed-dev ## Sort out style and format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: $(VENV)/.installed-dev ## Write docs/report.md anew, and run the what-if example of docs/planning.md
+docs: $(VENV)/.installed-dev ## Write docs/report.md anew, and run the examples of docs/planning.md and docs/compression.md
 	$(BIN)/python docs/update_report.py
 	$(BIN)/python docs/update_planning.py
+	$(BIN)/python docs/update_compression.py
 
 notebooks: $(VENV)/.installed-dev ## Bring both forms of the notebooks in step, the newer one wins
 	$(BIN)/jupytext --sync notebooks/*.ipynb

@@ -33,14 +33,19 @@ from apportion.plugins import load_plugins
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from apportion.compression.store import HandleStore
     from apportion.compression.strategies.types import Held
 
 GROUP = "apportion.strategies"
 """Entry-point group under which strategies join."""
 
 
-def load_strategies() -> tuple[dict[str, Strategy], tuple[str, ...]]:
-    """Return all installed strategies by name, and what is wrong with those that cannot be used."""
+def load_strategies(store: HandleStore | None = None) -> tuple[dict[str, Strategy], tuple[str, ...]]:
+    """Return all installed strategies by name, and what is wrong with those that cannot be used.
+
+    Args:
+        store: Where those that have a `store` keep originals: they are made anew with it. `None`: each has its own.
+    """
     strategies: dict[str, Strategy] = {}
     broken: list[str] = []
     for plugin in load_plugins(GROUP):
@@ -49,8 +54,14 @@ def load_strategies() -> tuple[dict[str, Strategy], tuple[str, ...]]:
             error = f"{type(plugin.value).__name__} does not follow the strategy protocol"
         if error is None and plugin.name in strategies:
             error = "another strategy has this name"
+        value = plugin.value
+        if error is None and store is not None and hasattr(value, "store"):
+            try:
+                value = type(value)(store=store)
+            except Exception as raised:  # noqa: BLE001  (a foreign plug-in may raise anything)
+                error = f"{type(raised).__name__}: {raised}"
         if error is None:
-            strategies[plugin.name] = plugin.value
+            strategies[plugin.name] = value
         else:
             broken.append(f"{plugin.distribution}:{plugin.name}: strategy does not load: {error}")
     return strategies, tuple(broken)

@@ -1,4 +1,8 @@
-"""Originals kept by content hash, so that whatever a plan leaves out can be had back byte for byte."""
+"""Originals kept by content hash, so that whatever a plan leaves out can be had back byte for byte.
+
+`HandleStore` keeps them in memory, as long as it lives; `SqliteHandleStore` (`compression/sqlite_store.py`) in a file.
+Contents are kept as they are; who must not read them must not be able to read the file.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,10 @@ from typing import TYPE_CHECKING
 from apportion.errors import InputError, StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from apportion.compression.markers import Lines
 
 SHORT_DIGITS = 8
 """Hexadecimal digits of a short handle; more where two contents would share it."""
@@ -102,6 +109,30 @@ class HandleStore:
             raise InputError(f"range {start}..{end} is not within 0..{len(content)}", hint="Count bytes from 0.")
         return content[first:last]
 
+    def expand_lines(self, handle: Handle | str, lines: Lines) -> bytes:
+        """Return lines of the original, as markers count them: from 1, both ends included, split after line feeds.
+
+        Args:
+            handle: A handle, or its spelling with or without the leading `h:`.
+            lines: Which lines; what lies beyond the last one is left out.
+
+        Raises:
+            StoreError: The handle was never given out by this store.
+            InputError: The original has none of these lines.
+        """
+        content = self._look_up(handle)
+        start = _start_of_line(content, lines.first) if 1 <= lines.first <= lines.last else -1
+        if start < 0:
+            count = content.count(b"\n") + (not content.endswith(b"\n") and bool(content))
+            raise InputError(f"the original has no lines {lines}, it has {count}", hint="Count lines from 1.")
+        end = _start_of_line(content, lines.last - lines.first + 2, start)
+        return content[start:] if end < 0 else content[start:end]
+
+    def renew(self, handle: Handle) -> bool:
+        """Count a handle as given out again, and say whether its original is there."""
+        with self._lock:
+            return self._by_digest.get(handle.digest) == handle
+
     def write_out(self, handle: Handle | str, directory: Path) -> Path:
         """Write an original into a directory, where an agent that reads files finds it without another tool.
 
@@ -148,7 +179,21 @@ class HandleStore:
             )
 
     def _free_prefix(self, digest: str) -> str:
-        for digits in range(SHORT_DIGITS, len(digest)):
-            if digest[:digits] not in self._by_short:
-                return digest[:digits]
-        return digest
+        return free_prefix(digest, self._by_short.__contains__)
+
+
+def free_prefix(digest: str, taken: Callable[[str], bool]) -> str:
+    """Return the shortest prefix of a digest, of `SHORT_DIGITS` or more, that is not taken."""
+    for digits in range(SHORT_DIGITS, len(digest)):
+        if not taken(digest[:digits]):
+            return digest[:digits]
+    return digest
+
+
+def _start_of_line(content: bytes, number: int, start: int = 0) -> int:
+    """Return where a line begins, counted from 1 at `start`; negative where there is no such line."""
+    for _ in range(number - 1):
+        start = content.find(b"\n", start) + 1
+        if not start:
+            return -1
+    return start if start < len(content) else -1

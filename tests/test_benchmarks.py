@@ -98,6 +98,17 @@ def test_the_benchmark_of_human_agreement_sets_the_verdict_beside_baselines(tmp_
     assert any(row["verdict"].startswith("ROUGE-1 recall") for row in result["rows"])
 
 
+def test_the_benchmark_of_the_cache_finds_nothing_wrong_and_shows_both_replays(tmp_path: Path) -> None:
+    done = run("cache.py", ROOT / "fixtures" / "logs" / "normalised", "--quick", "--json", tmp_path / "result.json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert [row["what"].split(",")[0] for row in result["rows"]] == ["threads"] * 2 + [
+        "first replay",
+        "repeated replay",
+    ]
+    assert all(mark["holds"] for mark in result["marks"])
+
+
 def test_problems_from_logs_are_skipped_with_a_message_where_there_are_none(harness: Any, tmp_path: Path) -> None:
     assert harness is not None  # puts the benchmarks on the path
     problems = importlib.import_module("_joint_problems")

@@ -76,6 +76,11 @@ def test_the_what_if_example_prints_what_the_page_says() -> None:
     assert page == script("update_planning").renewed(page), "run: make docs"
 
 
+def test_the_commands_of_the_compression_page_print_what_it_says() -> None:
+    page = (ROOT / "docs" / "compression.md").read_text(encoding="utf-8")
+    assert page == script("update_compression").renewed(page), "run: make docs"
+
+
 def test_every_field_of_the_report_has_a_meaning_in_its_reference() -> None:
     rows = re.findall(r"^\| `\w+` \| .+ \| (.*) \|$", script("update_report").page(), re.MULTILINE)
     assert len(rows) > 100

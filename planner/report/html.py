@@ -23,6 +23,8 @@ from apportion.planner.report.definitions import STATUS_DEFINITIONS
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from jinja2 import Template
+
     from apportion.planner.report.schema import ReplayReport, SourceRow
 
 MESSAGES = 50
@@ -53,7 +55,7 @@ def write_html(report: ReplayReport, path: Path) -> None:
         MissingExtraError: The extra `report` is not installed.
         InputError: The file cannot be written.
     """
-    _write(path, to_html(report))
+    write_page(path, to_html(report))
 
 
 def to_html(report: ReplayReport) -> str:
@@ -62,28 +64,16 @@ def to_html(report: ReplayReport) -> str:
     Raises:
         MissingExtraError: The extra `report` is not installed.
     """
-    if not available():
-        raise MissingExtraError("the HTML report", extra="report")
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    page = template("report.html")
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=PackageLoader("apportion.planner.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        finalize=_harmless,
-    )
     bundle = _bundle()
-    boot = _script(_asset("report.js"))
+    boot = _script(asset("report.js"))
     charts = all_charts(report)
-    page = environment.get_template("report.html")
     return page.render(
         report=report,
         policy=_policy(bundle, boot),
-        style=Markup(_asset("report.css")),  # noqa: S704  (our own file)
+        style=Markup(asset("report.css")),  # noqa: S704  (our own file)
         bundle=Markup(bundle),  # noqa: S704  (a library, checked by _script)
         boot=Markup(boot),  # noqa: S704  (our own file, checked by _script)
         specs={f"chart-{chart.id}": chart.spec for chart in charts if chart.spec is not None},
@@ -116,6 +106,28 @@ def to_html(report: ReplayReport) -> str:
         messages=report.skipped.messages[:MESSAGES],
         more_messages=_unshown(report),
     )
+
+
+def template(name: str) -> Template:
+    """Return a template that escapes whatever is put into it, and makes strings from logs harmless.
+
+    Raises:
+        MissingExtraError: The extra `report` is not installed.
+    """
+    if not available():
+        raise MissingExtraError("the HTML report", extra="report")
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("apportion.planner.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=_harmless,
+    )
+    return environment.get_template(name)
 
 
 def _cards(report: ReplayReport) -> list[tuple[str, str, float | None]]:
@@ -177,7 +189,8 @@ def _bundle() -> str:
     return _script(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Return a text that stands beside the templates."""
     return files("apportion.planner.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
@@ -196,7 +209,12 @@ def _digest(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
 
 
-def _write(path: Path, text: str) -> None:
+def write_page(path: Path, text: str) -> None:
+    """Write a page; it appears under its name only when it is complete.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
     try:
         if path.exists() and not path.is_file():  # renaming over a device would remove it
             raise InputError("not a regular file", path=path, hint="Give another name for the HTML report")

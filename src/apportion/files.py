@@ -14,20 +14,21 @@ _DESCRIPTORS = re.compile(r"/dev/fd|/proc/[^/]+/(task/[^/]+/)?fd")
 """Folders whose entries are the open files of a process."""
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file in a single step, creating its folder where needed; what is no regular file is written into.
 
-    The text goes to a file beside, is forced to disk, and is renamed over the old one. A symbolic link stays one, and
-    the permissions of an existing file are kept. A pipe, a terminal, another device or an open file of a process
-    (`/dev/stdout`) is never replaced: the text is written into it. A block device, which holds a disk, is refused.
+    The content, a text as UTF-8, goes to a file beside, is forced to disk, and is renamed over the old one. A symbolic
+    link stays one, and the permissions of an existing file are kept. A pipe, a terminal, another device or an open file
+    of a process (`/dev/stdout`) is never replaced: it is written into. A block device, which holds a disk, is refused.
 
     Raises:
         OSError: The folder or file cannot be written; an existing file is then unchanged.
     """
+    data = content.encode() if isinstance(content, str) else content
     if is_replaced(path):
-        _replace(Path(os.path.realpath(path)), text)
+        _replace(Path(os.path.realpath(path)), data)
     else:
-        _write_into(path, text)
+        _write_into(path, data)
 
 
 def is_replaced(path: Path) -> bool:
@@ -55,21 +56,21 @@ def _is_descriptor(path: Path) -> bool:
     return False
 
 
-def _write_into(path: Path, text: str) -> None:
+def _write_into(path: Path, data: bytes) -> None:
     if stat.S_ISBLK(path.stat().st_mode):
         raise OSError(errno.EINVAL, "is a block device", str(path))
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
-    with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-        file.write(text)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
 
 
-def _replace(target: Path, text: str) -> None:
+def _replace(target: Path, data: bytes) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.", suffix=".tmp")
     beside = Path(name)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         beside.chmod(_mode(target))

@@ -88,8 +88,8 @@ def check_outputs(outputs: Sequence[Output], paths: Sequence[str], inputs: Seque
                 )
 
 
-def write_output(target: Output, text: str) -> None:
-    """Write a text to a file, or as UTF-8 to standard output.
+def write_output(target: Output, content: str | bytes) -> None:
+    """Write a content, a text as UTF-8, to a file or to standard output.
 
     Raises:
         InputError: It cannot be written.
@@ -99,9 +99,9 @@ def write_output(target: Output, text: str) -> None:
 
     try:
         if target.to_stdout:
-            typer.echo(text.encode(), nl=False)
+            typer.echo(content.encode() if isinstance(content, str) else content, nl=False)
         else:
-            write_atomically(target.path, text)
+            write_atomically(target.path, content)
     except OSError as error:
         if target.to_stdout:
             forget_output()

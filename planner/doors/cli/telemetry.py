@@ -114,7 +114,7 @@ def status_command(
     as_json: JsonOption = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List the importers too.")] = False,
 ) -> None:
-    """Show what the telemetry store holds, what came of forecasts, and how many importers are installed.
+    """Show what the telemetry store holds, what came of forecasts, what is cached, and which importers are installed.
 
     A usage that no log mentions is shown as "-". "~" marks figures to which an estimate contributes.
 
@@ -130,12 +130,14 @@ def status_command(
             summary = opened.summary()
             planned = _planned_against_used(opened, settings.models_folder)
     importers = installed_importers()
+    kept = _kept(settings.database)
     if as_json:
-        print_json(_status_json(settings, summary, planned, importers))
+        print_json(_status_json(settings, summary, planned, importers) | kept)
     else:
         _show_status(settings, summary, store)
         if planned is not None:
             _show_planned(planned)
+        _show_kept(kept)
         _show_importers(importers, verbose=verbose)
 
 
@@ -415,6 +417,62 @@ def _planned_row(name: str, figures: Variance) -> list[str]:
 
     bias = UNKNOWN if figures.bias is None else f"{figures.bias:+.0%}".replace("%", " %")
     return [name, f"{figures.count:,}", percent(figures.coverage), times(figures.width), bias]
+
+
+def _kept(database: Path) -> dict[str, Any]:
+    """Return what the cache and the store of originals beside a telemetry store hold; `None` where there is none."""
+    from apportion.compression.cache.memory import CacheCounts
+    from apportion.compression.cache.sqlite_level import SqliteLevel
+    from apportion.compression.sqlite_store import SqliteHandleStore
+    from apportion.errors import StoreError
+
+    kept: dict[str, Any] = {"cache": None, "originals": None}
+    cache, originals = (database.with_name(f"{database.name}.{name}") for name in kept)
+    if cache.exists():
+        kept["cache"] = {"path": str(cache), "problem": None}
+        try:
+            level = SqliteLevel(cache)
+            held = level.summary()
+            level.close(CacheCounts())
+            kept["cache"] |= {
+                "entries": held.entries,
+                "bytes": held.bytes,
+                "runs": held.runs,
+                "hit_ratio": held.total.hit_ratio,
+                "last_hit_ratio": held.last.hit_ratio,
+                **{name: getattr(held.total, name) for name in ("asked", "damaged", "failures")},
+            }
+        except StoreError as error:
+            kept["cache"]["problem"] = str(error)
+    if originals.exists():
+        kept["originals"] = {"path": str(originals), "problem": None}
+        try:
+            with SqliteHandleStore(originals) as store:
+                kept["originals"] |= store.totals()._asdict()
+        except StoreError as error:
+            kept["originals"]["problem"] = str(error)
+    return kept
+
+
+def _show_kept(kept: dict[str, Any]) -> None:
+    """Show the cache and the store of originals, where there are any."""
+    from apportion.planner.report.figures import breakable, count, percent, plain
+
+    for name, held in kept.items():
+        if held is None:
+            continue
+        say(f"\n{name}: {plain(held['path'])}")
+        if held["problem"] is not None:
+            say(plain(f"  {held['problem']}"))
+        elif name == "cache":
+            say(f"  {count(held['entries'], 'result')}, {held['bytes']:,} bytes")
+            runs = f"in the last {count(held['runs'], 'run')}, {percent(held['last_hit_ratio'])} in the last one"
+            say(breakable(f"  hit rate {percent(held['hit_ratio'])} of {held['asked']:,} {runs}"))
+            if held["damaged"] or held["failures"]:
+                say(f"  {held['damaged']:,} damaged, {count(held['failures'], 'failure')}: each was a miss")
+        else:
+            say(f"  {count(held['contents'], 'original')}, {held['bytes']:,} bytes in {held['stored_bytes']:,}")
+            say(f"  {held['evictions']:,} evicted so far")
 
 
 def _source_row(source: SourceSummary) -> list[str]:

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apportion.errors import StoreError
-from apportion.telemetry._migrations import APPLICATION_ID, SCHEMA_VERSION, migrate, schema_version
+from apportion.telemetry._migrations import TELEMETRY, migrate, schema_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from apportion.telemetry._migrations import Schema
 
 BUSY_SECONDS = 5.0
 """How long a writer waits for another one."""
@@ -36,19 +38,21 @@ class Database:
 
     Args:
         path: The file; it is created with mode 0600, its folder with mode 0700, where they do not exist.
+        schema: What the file holds.
 
     Raises:
         StoreError: The file is not ours, too new, damaged, or cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, schema: Schema = TELEMETRY) -> None:
         self.path = path.expanduser().absolute()
+        self.schema = schema
         self.lock = threading.RLock()
         self._closed = False
-        with _store_errors(self.path):
+        with self._errors():
             if not self.path.exists():
-                _create(self.path)
-            self._connection: sqlite3.Connection | None = _open(self.path)
+                _create(self.path, schema)
+            self._connection: sqlite3.Connection | None = _open(self.path, schema)
         with _fork_lock:
             _databases.add(self)
 
@@ -66,7 +70,7 @@ class Database:
 
     def checkpoint(self) -> None:
         """Move what is in the write-ahead log into the main file, as far as other readers allow."""
-        with self.lock, _store_errors(self.path):
+        with self.lock, self._errors():
             self._connected().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
@@ -87,7 +91,7 @@ class Database:
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
-        with self.lock, _store_errors(self.path):
+        with self.lock, self._errors():
             connection = self._connected()
             connection.execute(begin)
             try:
@@ -102,8 +106,24 @@ class Database:
         if self._closed:
             raise StoreError(f"the store {self.path} is closed", hint="Open it again")
         if self._connection is None:
-            self._connection = _open(self.path)
+            self._connection = _open(self.path, self.schema)
         return self._connection
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            hint = _hint(error, self.schema)
+            raise StoreError(f"the store {self.path} cannot be used: {error}", hint=hint) from error
+        except UnicodeDecodeError as error:  # sqlite3 raises it for damaged text
+            hint = f"The file is damaged: move it away{self.schema.remedy}"
+            raise StoreError(f"the store {self.path} cannot be used: it holds broken text", hint=hint) from error
+        except OSError as error:
+            raise StoreError(
+                f"cannot use the store {self.path}: {error.strerror or error}",
+                hint="Give a path in a folder that you can write to",
+            ) from error
 
 
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
@@ -129,12 +149,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    _refuse_foreign(path)
+def _open(path: Path, schema: Schema) -> sqlite3.Connection:
+    _refuse_foreign(path, schema)
     connection = _connect(path)
     try:
-        _refuse_newer(path, schema_version(connection))
-        migrate(connection)
+        _refuse_newer(path, schema_version(connection), schema)
+        migrate(connection, schema.migrations)
         _switch_to_wal(connection)
     except BaseException:
         connection.close()
@@ -142,7 +162,7 @@ def _open(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _create(path: Path) -> None:
+def _create(path: Path, schema: Schema) -> None:
     """Create an empty store, complete or not at all; another process that is faster wins."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 0600
@@ -150,7 +170,7 @@ def _create(path: Path) -> None:
     new = Path(name)
     try:
         with closing(_connect(new)) as connection:
-            migrate(connection)
+            migrate(connection, schema.migrations)
             _switch_to_wal(connection)
         _publish(new, path)
     finally:
@@ -196,7 +216,7 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
             return
 
 
-def _refuse_foreign(path: Path) -> None:
+def _refuse_foreign(path: Path, schema: Schema) -> None:
     if not path.is_file():
         what = "a directory" if path.is_dir() else "not a regular file"
         raise StoreError(f"the store {path} is {what}", hint="Give the path of a file")
@@ -204,12 +224,12 @@ def _refuse_foreign(path: Path) -> None:
         header = file.read(_HEADER_BYTES)
     if not header:  # freshly created, or a creation that was interrupted
         return
-    hint = "It was left untouched. Give another path, or move the file away and import the logs again"
+    hint = f"It was left untouched. Give another path, or move the file away{schema.remedy}"
     if not header.startswith(_MAGIC) or len(header) < _HEADER_BYTES:
-        raise StoreError(f"{path} is not a telemetry store", hint=hint)
-    if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
+        raise StoreError(f"{path} is not a {schema.kind}", hint=hint)
+    if int.from_bytes(header[68:72], "big") != schema.application_id:
         raise StoreError(f"{path} is a SQLite database of another application", hint=hint)
-    _refuse_newer(path, int.from_bytes(header[60:64], "big"))
+    _refuse_newer(path, int.from_bytes(header[60:64], "big"), schema)
     _refuse_torn(path, page_bytes=int.from_bytes(header[16:18], "big"), hint=hint)
 
 
@@ -223,36 +243,25 @@ def _wal(path: Path) -> Path:
     return path.with_name(path.name + "-wal")
 
 
-def _refuse_newer(path: Path, version: int) -> None:
-    if version > SCHEMA_VERSION:
+def _refuse_newer(path: Path, version: int, schema: Schema) -> None:
+    if version > schema.version:
         raise StoreError(
-            f"the store {path} has schema version {version}, this apportion knows versions up to {SCHEMA_VERSION}",
+            f"the store {path} has schema version {version}, this apportion knows versions up to {schema.version}",
             hint="Upgrade apportion, or give another path; the store was left untouched",
         )
 
 
-@contextmanager
-def _store_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise StoreError(f"the store {path} cannot be used: {error}", hint=_hint(error)) from error
-    except OSError as error:
-        raise StoreError(
-            f"cannot use the store {path}: {error.strerror or error}",
-            hint="Give a path in a folder that you can write to",
-        ) from error
-
-
-def _hint(error: sqlite3.Error) -> str | None:
+def _hint(error: sqlite3.Error, schema: Schema) -> str | None:
     code = getattr(error, "sqlite_errorcode", None)
-    return None if code is None else _HINTS.get(code & 0xFF)
+    if code is None:
+        return None
+    if code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        return f"The file is damaged: move it away{schema.remedy}"
+    return _HINTS.get(code & 0xFF)
 
 
 _HINTS = {
     sqlite3.SQLITE_BUSY: "Another process has been writing for a while: try again when it has finished",
-    sqlite3.SQLITE_CORRUPT: "The file is damaged: move it away and import the logs again",
-    sqlite3.SQLITE_NOTADB: "The file is damaged: move it away and import the logs again",
     sqlite3.SQLITE_FULL: "The disk is full: free some space and run the command again",
     sqlite3.SQLITE_IOERR: "The disk refuses: check its space and health, and run the command again",
     sqlite3.SQLITE_READONLY: "The file or its folder is read-only: change its permissions, or give another path",

@@ -6,7 +6,7 @@ is never edited once released: a change of the schema is a further step.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import sqlite3
@@ -137,6 +137,31 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 
 SCHEMA_VERSION = len(MIGRATIONS)
 """The newest schema that this version of apportion knows."""
+
+
+class Schema(NamedTuple):
+    """What a SQLite file of ours holds.
+
+    Attributes:
+        kind: What the file is called in messages.
+        application_id: Marks it as that (`PRAGMA application_id`); the first migration sets it.
+        migrations: All steps, the oldest first.
+        remedy: What is to be done after a damaged file was moved away, beginning with a blank; may be empty.
+    """
+
+    kind: str
+    application_id: int
+    migrations: Sequence[Sequence[str]]
+    remedy: str
+
+    @property
+    def version(self) -> int:
+        """The newest schema that this version of apportion knows."""
+        return len(self.migrations)
+
+
+TELEMETRY = Schema("telemetry store", APPLICATION_ID, MIGRATIONS, " and import the logs again")
+"""The telemetry store."""
 
 
 def schema_version(connection: sqlite3.Connection) -> int:
