@@ -21,6 +21,7 @@ import pytest
 from apportion.compression.pipeline import Lossless, apply, load_strategies, restore
 from apportion.compression.store import HandleStore
 from apportion.compression.strategies.types import Item, Query, Strategy
+from apportion.records import content_hash
 from apportion.testing import hostile_texts
 
 if TYPE_CHECKING:
@@ -127,6 +128,35 @@ def test_the_benchmark_shows_each_family_and_what_is_lost(tmp_path: Path) -> Non
     families = {row["family"] for row in result["rows"] if row["strategy"] == "lossless"}
     assert families == {one.family for one in ALL} | {"total"}
     assert all(mark["holds"] for mark in result["marks"] if mark["name"].startswith("lossless, "))
+
+
+def test_a_rival_runs_in_its_own_process_on_the_same_contents(tmp_path: Path) -> None:
+    script, contents, result = (
+        ROOT / "benchmarks" / "versus_peers.py",
+        ROOT / "fixtures" / "content",
+        tmp_path / "result",
+    )
+    command = [sys.executable, str(script), str(contents), "--quick", "--peers", "head and tail", "--json", str(result)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = json.loads(result.read_text())["rows"][0], json.loads(result.read_text())["rows"][-1]
+    assert (ours["tool"], theirs["tool"]) == ("ours, lossless", "head and tail")
+    assert ours["recoverable %"] == 100 > theirs["recoverable %"]
+    assert "better than ours, lossless: head and tail: " in done.stdout
+
+
+def test_every_question_has_a_short_answer_and_names_its_content() -> None:
+    lines = (ROOT / "fixtures" / "gold" / "questions.jsonl").read_text(encoding="utf-8").splitlines()
+    questions = [json.loads(line) for line in lines]
+    assert len(questions) >= 100
+    assert {tuple(question) for question in questions} == {("content_digest", "family", "question", "answer")}
+    assert len({(question["content_digest"], question["question"]) for question in questions}) == len(questions)
+    assert all(len(question["content_digest"]) == 64 and len(question["answer"]) <= 80 for question in questions)
+    contents = {content_hash(path.read_bytes()): path for path in (ROOT / "fixtures" / "content").glob("*.txt")}
+    here = [question for question in questions if question["content_digest"] in contents]
+    assert len(here) >= 15
+    for question in here:
+        assert question["answer"] in contents[question["content_digest"]].read_text(encoding="utf-8"), question
 
 
 @cache
