@@ -133,8 +133,17 @@ def _speaker(line: str) -> int:
     """Return where the name of a speaker ends, colon and blank included, or 0."""
     colon = line.find(": ", 1, MAX_SPEAKER_CHARS)
     name = line[:colon]
-    if colon < 0 or len(name.split()) > 5 or not name.strip(" *[]()>-").istitle() and not name.strip(" *[]()>-").isupper():
-        return 0 if colon < 0 or name.strip().lower() not in {"user", "assistant", "system", "tool", "human"} else colon + 2
+    if (
+        colon < 0
+        or len(name.split()) > 5
+        or not name.strip(" *[]()>-").istitle()
+        and not name.strip(" *[]()>-").isupper()
+    ):
+        return (
+            0
+            if colon < 0 or name.strip().lower() not in {"user", "assistant", "system", "tool", "human"}
+            else colon + 2
+        )
     return colon + 2
 
 

@@ -39,6 +39,9 @@ HOP_WEIGHT = 0.4
 HOP_SOURCES = 4
 """Pieces in which names are looked for."""
 
+MEANING_WEIGHT = 0.5
+"""What an embedding counts, beside the words."""
+
 LEAD = 0.05
 """What the first piece of a passage has in advance, as a share of the best score: it says what the passage is about."""
 
@@ -191,10 +194,6 @@ def relevance(pieces: Sequence[Piece], task: str, meaning: Sequence[float] | Non
     return [score + (LEAD * best if number in first else 0.0) for number, score in enumerate(scores)]
 
 
-MEANING_WEIGHT = 0.5
-"""What an embedding counts, beside the words."""
-
-
 class _Passages:
     """The pieces of a text with the passages they belong to."""
 
@@ -228,10 +227,15 @@ class _Passages:
         if best <= 0 or top <= 0:
             return own
         spread = [
-            score + NEAR * max(self._at(own, i, -1), self._at(own, i, 1)) + NEXT * max(self._at(own, i, -2), self._at(own, i, 2))
+            score
+            + NEAR * max(self._at(own, i, -1), self._at(own, i, 1))
+            + NEXT * max(self._at(own, i, -2), self._at(own, i, 2))
             for i, score in enumerate(own)
         ]
-        return [score + PASSAGE_WEIGHT * best * whole[passage] / top for score, passage in zip(spread, self._of, strict=True)]
+        return [
+            score + PASSAGE_WEIGHT * best * whole[passage] / top
+            for score, passage in zip(spread, self._of, strict=True)
+        ]
 
     def _at(self, scores: Sequence[float], number: int, step: int) -> float:
         other = number + step

@@ -17,14 +17,19 @@ from typing import TYPE_CHECKING, Any
 import re2
 
 from apportion.compression.markers import Lines, Markers
+from apportion.compression.similarity.meaning import likeness
 from apportion.compression.strategies._pieces import heads_of, pieces_of
 from apportion.compression.strategies._relevance import relevance
-from apportion.compression.strategies.cutting import Cut, CutStrategy
+from apportion.compression.strategies.cutting import Cut
+from apportion.compression.strategies.gated import GatedStrategy
 from apportion.compression.strategies.types import Gap, Span
+from apportion.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from apportion.compression.similarity.gate import Gate
+    from apportion.compression.similarity.vectors import Vectors
     from apportion.compression.store import HandleStore
     from apportion.compression.strategies._pieces import Piece
     from apportion.compression.strategies.types import Item, Query
@@ -57,17 +62,23 @@ _CONSTRAINT = (
 )
 
 
-class Extractive(CutStrategy):
+class Extractive(GatedStrategy):
     """Keeps the pieces that have most to do with the task, up to the target.
 
     Args:
         store: Keeps the originals; one of its own where none is given.
+        gate: Judges what is cut for good; the default one where none is given.
+        vectors: Vectors of chunks that were embedded before, by which likeness of meaning is told; `None`: words alone
+            decide, and the result depends on nothing but what is given.
     """
 
     name = "extractive"
 
-    def __init__(self, store: HandleStore | None = None) -> None:
-        super().__init__(store)
+    def __init__(
+        self, store: HandleStore | None = None, gate: Gate | None = None, vectors: Vectors | None = None
+    ) -> None:
+        super().__init__(store, gate)
+        self.vectors = vectors
 
     def split(self, content: bytes) -> list[bytes]:
         """Return sentences and lines; joined, they are the content."""
@@ -89,7 +100,7 @@ class Extractive(CutStrategy):
             return ()
         sizes = [query.count(line.rstrip(b" ")) for line in lines]  # a blank is counted with the word behind it
         target = round(DEFAULT_SHARE * sum(sizes)) if target_tokens is None else target_tokens
-        scores = relevance(pieces, query.task)
+        scores = relevance(pieces, query.task, self._meaning(pieces, item, query))
         order = sorted(range(len(pieces)), key=lambda number: (-scores[number], number))
         demands = [number for number in order if is_constraint(pieces[number].text)]
         pinned = _pinned(pieces, item)
@@ -106,8 +117,22 @@ class Extractive(CutStrategy):
                 best, least = cuts, tokens
             if tokens == target or limit + target - tokens < 0:
                 break
-            limit += target - tokens
+            limit += target - tokens - (0 if tokens < target else selection.marker)
         return best
+
+    def _meaning(self, pieces: Sequence[Piece], item: Item, query: Query) -> list[float] | None:
+        """Return for each piece how like the chunk around it is to the task, or `None` where that is not known."""
+        found = likeness(self.vectors, item.content, query.task) if self.vectors is not None else None
+        if found is None:
+            return None
+        shares: list[float] = []
+        start, nth = 0, 0
+        for piece in pieces:
+            while nth + 1 < len(found) and found[nth].span.end <= start:
+                nth += 1
+            shares.append(found[nth].share)
+            start += piece.size
+        return shares
 
     def _weigh(self, cuts: Sequence[Cut], lines: Sequence[bytes], item: Item, query: Query) -> int:
         """Return the tokens of what is sent if these cuts are made."""
@@ -127,8 +152,11 @@ class Extractive(CutStrategy):
 
     def _pieces(self, content: bytes) -> list[Piece]:
         if len(content) > MAX_BYTES:
-            return []
-        return pieces_of(content.decode())
+            raise InputError(f"longer than {MAX_BYTES} bytes")
+        try:
+            return pieces_of(content.decode())
+        except UnicodeDecodeError as error:
+            raise InputError("not UTF-8") from error
 
 
 def _space(last: bytes) -> bytes:
@@ -177,7 +205,7 @@ class _Selection:
         self._sizes = sizes
         self._kept = [False] * len(pieces)
         self._first = FIRST_MARKER_TOKENS if can_expand else SHORT_FIRST_MARKER_TOKENS
-        self._marker = MARKER_TOKENS if can_expand else SHORT_MARKER_TOKENS
+        self.marker = MARKER_TOKENS if can_expand else SHORT_MARKER_TOKENS
         self._tokens = self._first  # all is left out: one gap
 
     def keep(self, order: Iterable[int], *, limit: float | None) -> None:
@@ -188,7 +216,7 @@ class _Selection:
             wanted = [number, *(head for head in heads_of(self._pieces, number) if not self._kept[head])]
             cost = sum(self._sizes[each] for each in wanted)
             for each in wanted:
-                cost += self._marker * self._new_gaps(each)
+                cost += self.marker * self._new_gaps(each)
                 self._kept[each] = True
             if limit is not None and self._tokens + cost > limit:
                 for each in wanted:
