@@ -1,6 +1,6 @@
 """What an embedding says about the chunks of a content and a task, where the vectors are there already.
 
-Selection then knows of likeness that shares no word. Nothing waits for it: as long as a vector is missing, words decide.
+A selection then knows of likeness that shares no word. Nothing waits for it: while a vector is missing, words decide.
 """
 
 from __future__ import annotations

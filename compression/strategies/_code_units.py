@@ -25,6 +25,9 @@ MAX_DEPTH = 200
 HEADER_LINES = 8
 """Lines over which the head of a function may go."""
 
+MAX_HEAD_CHARS = 400
+"""A longer line is no head of a function."""
+
 _NUMBERED = r"^[ \t]*\d+[→\t|:][ \t]?"
 _STRUCTURE = r"[{}\"'`]|//|/\*"
 _DEFINITION = (
@@ -172,11 +175,11 @@ def _definition(lines: Sequence[str], opened: int) -> str | None:
     """Return the name of the function whose body a line opens, or `None` where it opens something else."""
     head: list[str] = []
     for number in range(opened - 1, max(-1, opened - 1 - HEADER_LINES), -1):
+        if len(lines[number]) > MAX_HEAD_CHARS:
+            return None
         line = lines[number].rstrip()
         if number < opened - 1 and (not line or line[-1] in ";{}"):
             break
-        if len(line) > 400:
-            return None
         head.insert(0, line)
     said = " ".join(head)
     if not _pattern(_DEFINITION).search(said):
@@ -200,8 +203,8 @@ def _indented_units(lines: Sequence[str]) -> Iterator[Unit]:
         while open_units and open_units[-1][0] >= indentation:
             _, head, name = open_units.pop()
             yield Unit(name, head, head + 1, last_filled)
-        if pattern.match(line[:400]):
-            found = _pattern(r"(?:def|fn|func|function|sub)\s+([\w.:$?!]+)").search(line[:400])
+        if pattern.match(line[:MAX_HEAD_CHARS]):
+            found = _pattern(r"(?:def|fn|func|function|sub)\s+([\w.:$?!]+)").search(line[:MAX_HEAD_CHARS])
             open_units.append((indentation, number, found[1] if found else "a function"))
         last_filled = number
 

@@ -34,8 +34,14 @@ MAX_HEADS = 6
 
 _END = r"[.!?…]+[\"')\]»”’]*[ \t]+|[。！？｡]+[\"」』）”’]*[ \t]*|[।॥؟۔]+[ \t]+"
 _ABBREVIATIONS = frozenset(
-    "mr mrs ms dr st prof sr jr vs etc no fig inc ltd co corp gen col lt sgt capt rev hon mt e.g i.e cf al ca approx".split()
-)
+    {
+        "mr", "mrs", "ms", "dr", "st", "prof", "sr", "jr", "vs", "etc", "no", "fig", "inc", "ltd", "co", "corp",
+        "gen", "col", "lt", "sgt", "capt", "rev", "hon", "mt", "e.g", "i.e", "cf", "al", "ca", "approx",
+    }
+)  # fmt: skip
+
+
+_ROLES = frozenset({"user", "assistant", "system", "tool", "human"})
 
 
 class Piece(NamedTuple):
@@ -58,19 +64,14 @@ class Piece(NamedTuple):
 
 def pieces_of(text: str) -> list[Piece]:
     """Cut a text into pieces; joined, they are the text."""
-    lines = _lines(text)
+    lines = _with_blank_lines(text)
     found: list[Piece] = []
     headings: list[tuple[int, int]] = []  # level and number of the headings that are open
-    passage, in_passage, title = 0, 0, None
+    passage, in_passage, title, closed = 0, 0, None, False
     for number, line in enumerate(lines):
-        if not line.strip():
-            if found:
-                last = found[-1]  # a blank line goes with what stands before it
-                found[-1] = last._replace(text=last.text + line, size=last.size + len(line.encode()))
-            else:
-                found.append(Piece(line, len(line.encode()), passage, None, is_head=False))
+        if closed:
             passage, in_passage, title = passage + (in_passage > 0), 0, None
-            continue
+        closed = line.count("\n") > 1  # blank lines follow
         if in_passage >= MAX_PASSAGE_PIECES:
             passage, in_passage = passage + 1, 0
         level = _heading_level(line)
@@ -83,7 +84,7 @@ def pieces_of(text: str) -> list[Piece]:
             found.append(Piece(line, len(line.encode()), passage, above, is_head=True))
             continue
         below = title if title is not None else headings[-1][1] if headings else None
-        if in_passage == 0 and _is_title(line, lines[number + 1] if number + 1 < len(lines) else ""):
+        if in_passage == 0 and _is_title(line, lines[number + 1] if number + 1 < len(lines) and not closed else ""):
             title = len(found)
             found.append(Piece(line, len(line.encode()), passage, below, is_head=True))
             in_passage += 1
@@ -93,8 +94,7 @@ def pieces_of(text: str) -> list[Piece]:
         if speaker:
             found.append(Piece(line[:speaker], len(line[:speaker].encode()), passage, below, is_head=True))
             below, parts = len(found) - 1, list(_sentences(line[speaker:]))
-        for part in parts:
-            found.append(Piece(part, len(part.encode()), passage, below, is_head=False))
+        found += [Piece(part, len(part.encode()), passage, below, is_head=False) for part in parts]
         in_passage += len(parts)
     return found
 
@@ -107,6 +107,23 @@ def heads_of(pieces: Sequence[Piece], number: int) -> Iterator[int]:
             return
         yield head
         head = pieces[head].head
+
+
+def _with_blank_lines(text: str) -> list[str]:
+    """Split after each line feed; blank lines go with the line before them, those at the beginning with the first."""
+    found: list[str] = []
+    parts: list[str] = []
+    filled = False
+    for line in _lines(text):
+        if line.strip():
+            if filled:
+                found.append("".join(parts))
+                parts = []
+            filled = True
+        parts.append(line)
+    if parts:
+        found.append("".join(parts))
+    return found
 
 
 def _lines(text: str) -> list[str]:
@@ -124,7 +141,7 @@ def _heading_level(line: str) -> int:
 def _is_title(line: str, below: str) -> bool:
     """Say whether a line at the beginning of a passage names what stands below it."""
     said = line.strip()
-    if len(said) > MAX_TITLE_CHARS or said[-1] in ".!?,;{[(\\。！？" or not any(map(str.isalpha, said)):
+    if not said or len(said) > MAX_TITLE_CHARS or said[-1] in ".!?,;{[(\\。！？" or not any(map(str.isalpha, said)):
         return False
     return len(below.strip()) > 1.5 * len(said) or said.endswith(":")
 
@@ -132,19 +149,10 @@ def _is_title(line: str, below: str) -> bool:
 def _speaker(line: str) -> int:
     """Return where the name of a speaker ends, colon and blank included, or 0."""
     colon = line.find(": ", 1, MAX_SPEAKER_CHARS)
-    name = line[:colon]
-    if (
-        colon < 0
-        or len(name.split()) > 5
-        or not name.strip(" *[]()>-").istitle()
-        and not name.strip(" *[]()>-").isupper()
-    ):
-        return (
-            0
-            if colon < 0 or name.strip().lower() not in {"user", "assistant", "system", "tool", "human"}
-            else colon + 2
-        )
-    return colon + 2
+    name = line[: max(0, colon)].strip(" *[]()>-")
+    if not name or len(name.split()) > 5:
+        return 0
+    return colon + 2 if name.istitle() or name.isupper() or name.lower() in _ROLES else 0
 
 
 def _sentences(line: str) -> Iterator[str]:
@@ -163,7 +171,7 @@ def _ends_sentence(data: bytes, mark: int, end: int, start: int) -> bool:
     if data[mark] >= 0x80:
         return True
     behind = data[end : end + 4].decode("utf-8", "ignore")[:1]
-    if not behind or behind.islower():
+    if not behind.strip() or behind.islower():
         return False
     word = data[max(start, mark - 12) : mark].rpartition(b" ")[2].lower().decode("utf-8", "ignore").lstrip("(\"'[")
     return data[mark : mark + 1] != b"." or (word not in _ABBREVIATIONS and not (len(word) == 1 and word.isalpha()))

@@ -9,6 +9,7 @@ suffixing? (1991), for the endings.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -46,13 +47,22 @@ LEAD = 0.05
 """What the first piece of a passage has in advance, as a share of the best score: it says what the passage is about."""
 
 _STOP = frozenset(
-    "a an the of in on at to for and or is are was were be been being by with from as that this these those it its he she "
-    "they them his her him their i me my we us you our your not no do does did done has have had will would can could "
-    "should may might what who whom whose which when where why how than then there here so if but about into over after "
-    "before between during up down out also any all some each other such same only own both more most very just because "
-    "while".split()
-)
-_LINKS = frozenset("of the de la le von van der den del di da al bin y and".split())
+    {
+        "a", "an", "the", "of", "in", "on", "at", "to", "for", "and", "or", "is", "are", "was", "were", "be",
+        "been", "being", "by", "with", "from", "as", "that", "this", "these", "those", "it", "its", "he", "she",
+        "they", "them", "his", "her", "him", "their", "i", "me", "my", "we", "us", "you", "our", "your", "not",
+        "no", "do", "does", "did", "done", "has", "have", "had", "will", "would", "can", "could", "should", "may",
+        "might", "what", "who", "whom", "whose", "which", "when", "where", "why", "how", "than", "then", "there",
+        "here", "so", "if", "but", "about", "into", "over", "after", "before", "between", "during", "up", "down",
+        "out", "also", "any", "all", "some", "each", "other", "such", "same", "only", "own", "both", "more",
+        "most", "very", "just", "because", "while",
+    }
+)  # fmt: skip
+_LINKS = frozenset(
+    {
+        "of", "the", "de", "la", "le", "von", "van", "der", "den", "del", "di", "da", "al", "bin", "y", "and",
+    }
+)  # fmt: skip
 
 
 class _Words(dict[int, int]):
@@ -171,7 +181,7 @@ def relevance(pieces: Sequence[Piece], task: str, meaning: Sequence[float] | Non
 
     Args:
         pieces: What a text consists of.
-        task: What it is for; where it is empty, or no word of it occurs, those pieces count that are most like the rest.
+        task: What it is for; where no word of it occurs, those pieces count that are most like the rest.
         meaning: What an embedding says of each piece, in [0, 1]; `None` where it is not known.
     """
     terms = [terms_of(piece.text) for piece in pieces]
@@ -244,10 +254,10 @@ class _Passages:
 
 def _pairs(terms: Sequence[list[str]], asked: Sequence[str]) -> list[float]:
     """Return the share of pairs of neighbours in the task that are neighbours in each piece, too."""
-    pairs = set(zip(asked, asked[1:], strict=False))
+    pairs = set(itertools.pairwise(asked))
     if not pairs:
         return [0.0] * len(terms)
-    return [len(pairs.intersection(zip(found, found[1:], strict=False))) / len(pairs) for found in terms]
+    return [len(pairs.intersection(itertools.pairwise(found))) / len(pairs) for found in terms]
 
 
 def _names(pieces: Sequence[Piece], scores: Sequence[float], known: set[str]) -> dict[str, float]:

