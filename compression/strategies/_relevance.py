@@ -204,6 +204,27 @@ def relevance(pieces: Sequence[Piece], task: str, meaning: Sequence[float] | Non
     return [score + (LEAD * best if number in first else 0.0) for number, score in enumerate(scores)]
 
 
+def ranking(pieces: Sequence[Piece], task: str, meaning: Sequence[float] | None = None) -> list[int]:
+    """Return the pieces in the order in which they are worth keeping.
+
+    First comes, for each word of the task that occurs, the best piece that holds it, so that no part of the task is
+    left without an answer because another part has many; then all by their relevance.
+    """
+    scores = relevance(pieces, task, meaning)
+    order = sorted(range(len(pieces)), key=lambda number: (-scores[number], number))
+    missing = set(terms_of(task))
+    first: list[int] = []
+    for number in order:
+        if not missing:
+            break
+        found = missing.intersection(terms_of(pieces[number].text))
+        if found:
+            first.append(number)
+            missing -= found
+    chosen = set(first)
+    return first + [number for number in order if number not in chosen]
+
+
 class _Passages:
     """The pieces of a text with the passages they belong to."""
 

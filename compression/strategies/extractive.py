@@ -19,7 +19,7 @@ import re2
 from apportion.compression.markers import Lines, Markers
 from apportion.compression.similarity.meaning import likeness
 from apportion.compression.strategies._pieces import heads_of, pieces_of
-from apportion.compression.strategies._relevance import relevance
+from apportion.compression.strategies._relevance import ranking
 from apportion.compression.strategies.cutting import Cut
 from apportion.compression.strategies.gated import GatedStrategy
 from apportion.compression.strategies.types import Gap, Span
@@ -100,8 +100,7 @@ class Extractive(GatedStrategy):
             return ()
         sizes = [query.count(line.rstrip(b" ")) for line in lines]  # a blank is counted with the word behind it
         target = round(DEFAULT_SHARE * sum(sizes)) if target_tokens is None else target_tokens
-        scores = relevance(pieces, query.task, self._meaning(pieces, item, query))
-        order = sorted(range(len(pieces)), key=lambda number: (-scores[number], number))
+        order = ranking(pieces, query.task, self._meaning(pieces, item, query))
         demands = [number for number in order if is_constraint(pieces[number].text)]
         pinned = _pinned(pieces, item)
         best: list[Cut] = []
