@@ -44,7 +44,7 @@ class Letters:
         rows = np.array(
             [[text.lower().count(letter) + 1e-3 for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts]
         )
-        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
 def shortened(text: str, tokens: int | None, task: str = "", *, pinned: tuple[Span, ...] = ()) -> Outcome:
@@ -203,7 +203,7 @@ def test_it_conforms() -> None:
     check_strategy(Extractive(gate=Gate(Vectors(Letters()))))
 
 
-@pytest.mark.parametrize("kind", sorted(hostile_texts(10)))
+@pytest.mark.parametrize("kind", ["empty lines", "many templates", "one long word", "quotes", "tables", "JSON strings"])
 def test_time_grows_with_the_text_and_not_faster(kind: str, growth: Callable[..., float]) -> None:
     def prepare(size: int) -> Callable[[], object]:
         item = Item(hostile_texts(size)[kind].encode())
