@@ -77,7 +77,22 @@ class Markers:
         what = f"line{'' if lines.first == lines.last else 's'} {lines} left out"
         return f"[{self.nonce}: {what}{': ' + said if said else ''}; expand {handle} {lines}]".encode()
 
+    def part(self, handle: Handle | None, start: int, end: int, *, first: bool) -> bytes:
+        """Return the marker that stands for bytes of an original; those that follow the first one say less.
+
+        Args:
+            handle: Where the original is; `None` where the receiver cannot have it back.
+            start: First byte that was left out, counted from 0.
+            end: Byte after the last one.
+            first: Whether it is the first marker of a content, which tells how all of them are to be read.
+        """
+        if handle is None:
+            return f"[{self.nonce}: left out]".encode() if first else f"[{self.nonce}]".encode()
+        where = f"{start}-{end}"
+        said = f"bytes {where} left out; expand {handle} {where}" if first else where
+        return f"[{self.nonce}: {said}]".encode()
+
 
 def _holds(texts: Iterable[bytes], nonce: str) -> bool:
-    mark = f"[{nonce}:".encode()
-    return any(mark in text for text in texts)
+    marks = (f"[{nonce}:".encode(), f"[{nonce}]".encode())
+    return any(mark in text for text in texts for mark in marks)

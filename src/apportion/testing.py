@@ -323,6 +323,7 @@ def _check_item(strategy: Strategy, item: Item, query: Query, law: Callable[[boo
     law((outcome.original_tokens, outcome.tokens) == (original_tokens, tokens), "it counts tokens as it was asked to")
     law(tokens <= original_tokens, "it adds no tokens")
     law(all(pin in outcome.content for pin in item.pins()), "it shows what is pinned")
+    law(query.can_expand or not outcome.handles, "it hands out handles to receivers that can expand only")
     law(strategy.rollback(outcome) == item.content, "rollback() returns the original")
     law(bool(strategy.validate(item, outcome)), "it accepts what it made")
     law(strategy.execute(item, max(1, tokens), query).tokens <= original_tokens, "it takes a target")

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from apportion.compression.pipeline import GROUP, Best, Chain, Composite, Lossless, apply, load_strategies, restore
 from apportion.compression.store import HandleStore
+from apportion.compression.strategies.code_outline import CodeOutline
+from apportion.compression.strategies.extractive import Extractive
 from apportion.compression.strategies.grep_groups import GrepGroups
 from apportion.compression.strategies.json_columns import JsonColumns
 from apportion.compression.strategies.literals import Literals
@@ -159,6 +161,8 @@ def test_our_strategies_join_through_the_entry_point(entry_points: Callable[...,
     entry_points(**DECLARED)
     strategies, broken = load_strategies()
     assert {name: type(strategy) for name, strategy in strategies.items()} == {
+        "code_outline": CodeOutline,
+        "extractive": Extractive,
         "grep_groups": GrepGroups,
         "json_columns": JsonColumns,
         "literals": Literals,

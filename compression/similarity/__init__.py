@@ -1,0 +1,1 @@
+"""How much of the meaning of a content is left in what survived of it."""
