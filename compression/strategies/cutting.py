@@ -33,8 +33,27 @@ class CutStrategy(BaseStrategy, ABC):
         store: Keeps the originals; one of its own where none is given.
     """
 
+    cuts_for_good = False
+    """Whether it also leaves out what the receiver cannot have back; `execute` then has to see that this is little."""
+
     def __init__(self, store: HandleStore | None = None) -> None:
         self.store = HandleStore() if store is None else store
+
+    def split(self, content: bytes) -> list[bytes]:
+        """Return what `choose` chooses among; joined, it is the content. Here: lines."""
+        return _lines(content)
+
+    def mark(self, markers: Markers, gap: Gap, lines: Lines, query: Query, *, first: bool) -> bytes:  # noqa: ARG002  (for subclasses)
+        """Return the marker of a gap, without the line feed that may follow.
+
+        Args:
+            markers: Those of the content.
+            gap: What is left out.
+            lines: The same, counted in what `split` returned.
+            query: What the content is for.
+            first: Whether it is the first marker of the content.
+        """
+        return markers.gap(gap.handle, lines, gap.reason, first=first)
 
     @abstractmethod
     def choose(self, lines: Sequence[bytes], item: Item, target_tokens: int | None, query: Query) -> Sequence[Cut]:
@@ -91,12 +110,12 @@ class CutStrategy(BaseStrategy, ABC):
 
     def _cut(self, item: Item, target_tokens: int | None, query: Query, tokens: int) -> Outcome | str:
         """Return what is sent, or why that is the original."""
-        if not query.can_expand:
+        if not query.can_expand and not self.cuts_for_good:
             return "the receiver cannot expand"
         markers = Markers.for_content(item.content, nonce=query.nonce)
         if markers is None:
             return "the content holds the nonce of this session"
-        lines = _lines(item.content)
+        lines = self.split(item.content)
         starts = _starts(lines)
         handle = self.store.put(item.content)
         parts: list[bytes] = []
@@ -104,8 +123,9 @@ class CutStrategy(BaseStrategy, ABC):
         position = 0
         for cut in self.choose(lines, item, target_tokens, query):
             span = Span(starts[cut.lines.first - 1], starts[cut.lines.last])
-            marker = markers.gap(handle, cut.lines, cut.reason)
             left_out = item.content[span.start : span.end]
+            gap = Gap(span, handle, cut.reason)
+            marker = self.mark(markers, gap, cut.lines, query, first=not gaps)
             if left_out.endswith(b"\n"):
                 marker += b"\n"
             if any(pin.start < span.end and span.start < pin.end for pin in item.pinned):
@@ -113,7 +133,7 @@ class CutStrategy(BaseStrategy, ABC):
             if query.count(marker) >= query.count(left_out):
                 continue
             parts += (item.content[position : span.start], marker)
-            gaps.append(Gap(span, handle, cut.reason))
+            gaps.append(gap)
             position = span.end
         if not gaps:
             return "does not apply"
@@ -121,7 +141,8 @@ class CutStrategy(BaseStrategy, ABC):
         shorter = query.count(content)
         if shorter >= tokens:
             return "saves no tokens"
-        outcome = Outcome(content, item.content, shorter, tokens, (self.name,), handles=(handle,), gaps=tuple(gaps))
+        handles = (handle,) if query.can_expand else ()
+        outcome = Outcome(content, item.content, shorter, tokens, (self.name,), handles=handles, gaps=tuple(gaps))
         return outcome if self.restore(outcome) == item.content else "would not restore the original"
 
 
