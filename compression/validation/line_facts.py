@@ -48,12 +48,12 @@ def facts_of_lines(lines: Sequence[str]) -> tuple[frozenset[str], ...]:
     cleaned = _without_noise(joined.encode("utf-8", "surrogatepass")).split(b"\n") if plain else []
     errors = error_lines(b"\n".join(cleaned).decode("utf-8", "replace"))
     by_chunk = _facts_by_chunk({chunk for line in cleaned for chunk in line.split()})
-    for number, line in zip(plain, cleaned, strict=True):
-        facts = {fact for chunk in line.split() for fact in by_chunk.get(chunk, ())}
-        if b'"' in line or b"`" in line or b"'" in line:
-            facts.update(quote.decode("utf-8", "replace") for quote in _quotes(line))
+    for number, data in zip(plain, cleaned, strict=True):
+        facts = {fact for chunk in data.split() for fact in by_chunk.get(chunk, ())}
+        if b'"' in data or b"`" in data or b"'" in data:
+            facts.update(quote.decode("utf-8", "replace") for quote in _quotes(data))
         if errors:
-            stripped = line.decode("utf-8", "replace").strip()[:MAX_ERROR_LINE]
+            stripped = data.decode("utf-8", "replace").strip()[:MAX_ERROR_LINE]
             if stripped in errors:
                 facts.add(stripped)
         found[number] = frozenset(facts) if facts else _NO_FACTS
