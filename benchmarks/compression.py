@@ -333,7 +333,7 @@ def row(name: str, family: str, results: Sequence[Result]) -> dict[str, Any]:
     """Return a row of the table; times are CPU milliseconds: per 10,000 tokens of what may change, and per message."""
 
     def total(column: str) -> float:
-        return sum(getattr(result, column) for result in results)
+        return float(sum(getattr(result, column) for result in results))
 
     tokens, rewritable = total("original_tokens"), max(1, total("rewritable_tokens"))
     saved = tokens - total("tokens")

@@ -192,10 +192,18 @@ class Lossless(Chain):
         super().__init__([WithOrWithout(held, narrow, name="held_or_narrow")], name="lossless")
 
 
+SMALL_CUT = 0.05
+"""Share of the tokens; a cut that saves less may cost more in what the lossless form then cannot do."""
+
+SHORT = 400
+"""Tokens of a content that is short."""
+
+
 class Recoverable(Composite):
     """Cuts what stands elsewhere, then writes the rest losslessly; what is left out is had back by handle.
 
-    Where cutting first leaves more tokens than the lossless form of the whole, that form is sent. Each result is undone
+    Where cutting first leaves more tokens than the lossless form of the whole, that form is sent: for small cuts and
+    short contents, where markers may weigh more than what they stand for, both are tried. Each result is undone
     on every use: the lossless steps from the visible text, the gaps from the store.
 
     Args:
@@ -226,13 +234,18 @@ class Recoverable(Composite):
 
     def execute(self, item: Item, target_tokens: int | None, query: Query) -> Outcome:
         """Cut and then encode, or only encode, whichever leaves fewer tokens."""
-        alone = _step(self.lossless, item, query, target_tokens)
-        if target_tokens is not None and alone.tokens <= target_tokens:
-            return alone
+        if target_tokens is not None:
+            alone = _step(self.lossless, item, query, target_tokens)
+            if alone.tokens <= target_tokens:
+                return alone
         cut = _step(self.cuts, item, query, target_tokens)
         if not cut.changed:
+            alone = _step(self.lossless, item, query, target_tokens)
             return replace(alone, reasons=cut.reasons + alone.reasons)
         both = _joined(cut, _step(self.lossless, _with_content(item, cut.content), query, target_tokens))
+        if cut.saved_share >= SMALL_CUT and cut.original_tokens >= SHORT:
+            return both
+        alone = _step(self.lossless, item, query, target_tokens)
         return both if both.tokens < alone.tokens else alone
 
 

@@ -289,12 +289,13 @@ class _Filler:
     def __init__(self, ditto: str) -> None:
         self._ditto = ditto
         self._template = ""
+        self._holes: dict[str, list[int]] = {}
         self._above: dict[tuple[str, int] | int, str] = {}
 
     def row(self, name: str, template: _Template, words: Sequence[str]) -> str:
         """Return the row of a line."""
         cells = []
-        for position in _holes(template):
+        for position in self._holes_of(name, template):
             key, filling = self._key(name, position), words[position]
             before, behind = template.around(position)
             shown = filling[len(before) : len(filling) - len(behind)]
@@ -311,13 +312,19 @@ class _Filler:
         sign, _, rest = row.partition(" ")
         name = self._template = sign or self._template
         template = templates[name]
-        words, holes = list(template.words), _holes(template)
+        words, holes = list(template.words), self._holes_of(name, template)
         cells = rest.split(" ", len(holes) - 1) if holes else []  # the last one may be the rest of its line
         for position, cell in zip(holes, cells, strict=True):
             key, (before, behind) = self._key(name, position), template.around(position)
             filling = self._above[key] if cell == self._ditto else before + cell + behind
             words[position] = self._above[key] = filling
         return " ".join(words)  # type: ignore[arg-type]  # all holes are filled
+
+    def _holes_of(self, name: str, template: _Template) -> list[int]:
+        holes = self._holes.get(name)
+        if holes is None:
+            holes = self._holes[name] = _holes(template)
+        return holes
 
     def _key(self, name: str, position: int) -> tuple[str, int] | int:
         return position if position < LEADING else (name, position)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 MAX_CONTENTS = 1024
 """Contents whose facts are remembered."""
 
+MAX_CHUNKS = 100_000
+"""Distinct chunks of text whose facts are remembered."""
+
 _NO_FACTS: frozenset[str] = frozenset()
 
 
@@ -76,8 +79,21 @@ def _is_plain(line: str) -> bool:
     return "\\" not in line and len(line) <= MAX_RUN and len(line.splitlines()) <= 1
 
 
-def _facts_by_chunk(chunks: Iterable[bytes]) -> dict[bytes, tuple[str, ...]]:
-    """Return the facts in each run of characters without white space that has some."""
+def _facts_by_chunk(chunks: set[bytes]) -> dict[bytes, tuple[str, ...]]:
+    """Return the facts in each run of characters without white space."""
+    if len(_known) > MAX_CHUNKS:
+        _known.clear()
+    found = {chunk: _known[chunk] for chunk in chunks if chunk in _known}
+    found |= _read_chunks(chunks - found.keys())
+    _known.update(found)
+    return found
+
+
+_known: dict[bytes, tuple[str, ...]] = {}
+"""Facts of chunks that were read before: most of a message stood in another one already."""
+
+
+def _read_chunks(chunks: Iterable[bytes]) -> dict[bytes, tuple[str, ...]]:
     pieces: list[bytes] = []
     owners: list[bytes] = []
     for chunk in chunks:
@@ -85,14 +101,17 @@ def _facts_by_chunk(chunks: Iterable[bytes]) -> dict[bytes, tuple[str, ...]]:
         pieces.extend(parts)
         owners.extend([chunk] * len(parts))
     found: dict[bytes, set[bytes]] = {}
+    joined = b"\n".join(pieces)
     number, end = -1, -1
-    for match in _facts_pattern().finditer(b"\n".join(pieces)):
-        start = match.start()
-        while start > end:
+    for match in _facts_pattern().finditer(joined):
+        first, last = match.span()
+        while first > end:
             number += 1
             end += 1 + len(pieces[number])
-        found.setdefault(owners[number], set()).add(match[0])
+        found.setdefault(owners[number], set()).add(joined[first:last])
     return {
-        chunk: tuple(fact.decode("utf-8", "replace") for fact in _canonical(facts) if fact)
-        for chunk, facts in found.items()
+        chunk: tuple(fact.decode("utf-8", "replace") for fact in _canonical(found[chunk]) if fact)
+        if chunk in found
+        else ()
+        for chunk in owners
     }
