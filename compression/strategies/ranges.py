@@ -10,7 +10,10 @@ would cost to send, or else texts without numbers and names would vanish.
 
 What a task asks about and the skeleton of a text stay (`_protection`). Lines under a title go with the title or without
 it, never the title alone. Code that somebody may edit is left whole, and so is JSON of several lines: without some of
-its lines it would be neither. Decided once, when a message is sent for the first time, from it and earlier ones alone.
+its lines it would be neither.
+
+All is decided once, when a message is sent for the first time, from it and earlier ones alone. What a cut relies on
+(`relied_on`) must not leave the conversation later, or the facts leave with it.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 
     from apportion.compression.markers import Markers
     from apportion.compression.store import HandleStore
-    from apportion.compression.strategies.types import Gap, Item, Query
+    from apportion.compression.strategies.types import Gap, Item, Outcome, Query
 
 MIN_LINES = 4
 """A shorter text is left whole."""
@@ -107,6 +110,27 @@ class Ranges(CutStrategy):
         table = _Table.of([line.decode("utf-8", "replace") for line in lines], item, query)
         ranges = table.ranges(self.price or _DEAR) if self.visible is None else table.within(self.price, self.visible)
         return [Cut(Lines(first + 1, last), REASON) for first, last in ranges]
+
+
+def relied_on(item: Item, outcome: Outcome) -> tuple[str, ...]:
+    """Return the labels of held contents that must stay where they are, because facts were cut that stand there.
+
+    Of several that state a fact the oldest counts, unless one that counts already states it too.
+
+    Args:
+        item: The original, with what was held then.
+        outcome: What became of it.
+    """
+    shown = facts_of_content(outcome.content)
+    gone = {fact for gap in outcome.gaps for fact in facts_of_content(item.content[gap.span.start : gap.span.end])}
+    missing = gone - shown
+    labels: list[str] = []
+    for held in item.held:
+        stated = missing & facts_of_content(held.content) if missing else missing
+        if stated:
+            labels.append(held.label)
+            missing -= stated
+    return tuple(labels)
 
 
 class _Table(NamedTuple):

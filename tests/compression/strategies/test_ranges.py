@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from apportion.compression.markers import Lines
 from apportion.compression.store import HandleStore
-from apportion.compression.strategies.ranges import Ranges, _best_ranges, _ends, is_code
+from apportion.compression.strategies.ranges import Ranges, _best_ranges, _ends, is_code, relied_on
 from apportion.compression.strategies.types import Held, Item, Outcome, Query, Span
 from apportion.compression.validation.facts import extract_facts, missing_facts
 from apportion.errors import InputError
@@ -28,6 +28,15 @@ def test_lines_that_say_what_is_held_already_go_behind_one_marker() -> None:
     assert "lines 2-41 left out: nothing new; expand h:" in marker
     assert outcome.handles
     assert [gap.span.start for gap in outcome.gaps] == [len(first) + 1]
+
+
+def test_what_a_cut_relies_on_is_told() -> None:
+    half = REPORT[: len(REPORT) // 2]
+    held = (Held("#1", b"nothing"), Held("#2", half.encode()), Held("#3", KNOWN.content))
+    item = Item(f"again\n{REPORT}".encode(), held=held)
+    outcome = Ranges().execute(item, None, CAN)
+    assert relied_on(item, outcome) == ("#2", "#3")
+    assert relied_on(Item(REPORT.encode()), Ranges().execute(Item(REPORT.encode()), None, CAN)) == ()
 
 
 def test_nothing_new_is_cut_and_each_fact_stays_visible_where_none_may_go() -> None:
