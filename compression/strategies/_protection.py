@@ -48,20 +48,16 @@ def words_of(text: str) -> list[str]:
     return text.lower().translate(_WORDS).split()
 
 
-def protected_lines(lines: Sequence[str], task: str) -> set[int]:
-    """Return the numbers of the lines, counted from 0, that are not to be cut.
+def skeleton(lines: Sequence[str]) -> set[int]:
+    """Return the numbers of the lines, counted from 0, that say what others belong to, or what must be.
 
     Args:
         lines: Lines of a text, each with the line feed behind it.
-        task: What the text is needed for; empty where unknown.
     """
-    return _skeleton(lines) | _asked_for(lines, task)
-
-
-def _skeleton(lines: Sequence[str]) -> set[int]:
     text = "".join(lines)
-    starts = list(accumulate((len(line.encode("utf-8", "replace")) for line in lines), initial=0))
-    data = "".join(lines).encode("utf-8", "replace")
+    data = text.encode("utf-8", "replace")
+    sizes = map(len, lines) if len(data) == len(text) else (len(line.encode("utf-8", "replace")) for line in lines)
+    starts = list(accumulate(sizes, initial=0))
     found = {bisect_right(starts, match.end() - 1) - 1 for match in _pattern().finditer(data)}
     errors = error_lines(text)
     if errors:
@@ -69,16 +65,20 @@ def _skeleton(lines: Sequence[str]) -> set[int]:
     return found
 
 
-def _asked_for(lines: Sequence[str], task: str) -> set[int]:
-    """Return the lines that have most to do with a task, and those beside them."""
+def asked_for(words: Sequence[Sequence[str]], task: str) -> set[int]:
+    """Return the numbers of the lines that have most to do with a task, and of those beside them.
+
+    Args:
+        words: Words of each line, by `words_of`.
+        task: What the text is needed for; empty where unknown.
+    """
     asked = task if len(task) <= 2 * MAX_TASK_CHARS else task[:MAX_TASK_CHARS] + task[-MAX_TASK_CHARS:]
     terms = frozenset(words_of(asked))
-    if not terms:
+    if not terms or not words:
         return set()
-    words = [words_of(line) for line in lines]
     hits = [Counter(word for word in line if word in terms) for line in words]
     holders = Counter(term for line in hits for term in line)
-    count, mean = len(lines), sum(map(len, words)) / len(lines) or 1.0
+    count, mean = len(words), sum(map(len, words)) / len(words) or 1.0
     rarity = {term: math.log(1 + (count - some + 0.5) / (some + 0.5)) for term, some in holders.items()}
 
     def score(number: int) -> float:

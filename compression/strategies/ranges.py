@@ -24,7 +24,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.compression.markers import Lines
-from apportion.compression.strategies._protection import protected_lines, words_of
+from apportion.compression.strategies._protection import asked_for, skeleton, words_of
 from apportion.compression.strategies.cutting import Cut, CutStrategy
 from apportion.compression.validation.line_facts import facts_of_content, facts_of_lines
 from apportion.content import ContentClass, classify
@@ -55,8 +55,11 @@ PRICES = (4.0, 128.0)
 TRIES = 4
 """Prices that are tried; the last one is within a quarter of the one that is sought."""
 
+MAX_READ = 64
+"""Contents whose reading is remembered."""
+
 MIN_REPEATED_CHARS = 12
-"""A line that is asked for may go where the receiver has it word for word; shorter ones stand anywhere by chance."""
+"""A line of the skeleton or that is asked for may go where the receiver has it word for word, unless it is shorter."""
 
 MIN_WORD_CHARS = 3
 """Shorter words are nothing to miss."""
@@ -107,7 +110,7 @@ class Ranges(CutStrategy):
         text = item.content.decode("utf-8", "replace")
         if _is_json(text) or (self.keeps_code and is_code(text)):
             return ()
-        table = _Table.of([line.decode("utf-8", "replace") for line in lines], item, query)
+        table = _Table.of(item, query)
         ranges = table.ranges(self.price or _DEAR) if self.visible is None else table.within(self.price, self.visible)
         return [Cut(Lines(first + 1, last), REASON) for first, last in ranges]
 
@@ -133,6 +136,27 @@ def relied_on(item: Item, outcome: Outcome) -> tuple[str, ...]:
     return tuple(labels)
 
 
+class _Read(NamedTuple):
+    """What lines say, whoever gets them: the same for every task and all that is held."""
+
+    lines: list[str]
+    facts: tuple[frozenset[str], ...]
+    words: list[list[str]]
+    long_words: list[frozenset[str]]
+    skeleton: set[int]
+    ends: list[int]
+
+
+@lru_cache(maxsize=MAX_READ)
+def _read(content: bytes) -> _Read:
+    """Read a content; remembered, because it is asked for again at another level or for another receiver."""
+    lines = [f"{line}\n" for line in content.decode("utf-8", "replace").split("\n")]
+    last = lines.pop()[:-1]
+    lines += [last] if last else []
+    words = [words_of(line) for line in lines]
+    return _Read(lines, facts_of_lines(lines), words, [_long(line) for line in words], skeleton(lines), _ends(lines))
+
+
 class _Table(NamedTuple):
     """What is known about each line.
 
@@ -155,26 +179,26 @@ class _Table(NamedTuple):
     per_char: float
 
     @classmethod
-    def of(cls, lines: Sequence[str], item: Item, query: Query) -> _Table:
+    def of(cls, item: Item, query: Query) -> _Table:
+        read = _read(item.content)
         known: set[str] = set()
         known_words: set[str] = set()
-        known_lines: set[str] = set()
         for held in item.held:
             known |= facts_of_content(held.content)
             known_words |= _words_of_content(held.content)
-            known_lines |= _lines_of_content(held.content)
-        per_char = query.count(item.content) / max(1, sum(map(len, lines)))
-        facts = [found - known if found else found for found in facts_of_lines(lines)]
+        kept = asked_for(read.words, query.task) | read.skeleton
+        if kept and item.held:
+            known_lines = frozenset().union(*(_lines_of_content(held.content) for held in item.held))
+            long = (number for number in kept if len(read.lines[number]) >= MIN_REPEATED_CHARS)
+            kept = kept - {number for number in long if read.lines[number] in known_lines}
+        per_char = query.count(item.content) / max(1, sum(map(len, read.lines)))
+        facts = [found - known if found else found for found in read.facts]
         return cls(
-            sizes=[len(line) * per_char for line in lines],
+            sizes=[len(line) * per_char for line in read.lines],
             facts=facts,
-            words=[_long_words(line) - known_words for line in lines],
-            kept={
-                number
-                for number in protected_lines(lines, query.task)
-                if not (len(lines[number]) >= MIN_REPEATED_CHARS and lines[number] in known_lines)
-            },
-            ends=_ends(lines),
+            words=[words - known_words for words in read.long_words],
+            kept=kept,
+            ends=read.ends,
             new_facts=len(frozenset().union(*facts)),
             per_char=per_char,
         )
@@ -394,8 +418,8 @@ def _lines_of_content(content: bytes) -> frozenset[str]:
 
 @lru_cache(maxsize=1024)
 def _words_of_content(content: bytes) -> frozenset[str]:
-    return _long_words(content.decode("utf-8", "replace"))
+    return _long(words_of(content.decode("utf-8", "replace")))
 
 
-def _long_words(text: str) -> frozenset[str]:
-    return frozenset(word for word in words_of(text) if len(word) >= MIN_WORD_CHARS)
+def _long(words: Sequence[str]) -> frozenset[str]:
+    return frozenset(word for word in words if len(word) >= MIN_WORD_CHARS)
