@@ -21,6 +21,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from functools import lru_cache
+from math import fsum
 from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.compression.markers import Lines
@@ -268,7 +269,8 @@ class _Table(NamedTuple):
         repeated = Counter(word for words in self.words for word in words)
         for number, words in enumerate(self.words):
             if losses[number] < _DEAR:
-                losses[number] += per_char * sum((len(word) + 1) / repeated[word] for word in words if word not in said)
+                unsaid = fsum((len(word) + 1) / repeated[word] for word in words if word not in said)
+                losses[number] += per_char * unsaid
         return losses
 
     def _carried(self, price: float) -> dict[int, int]:
@@ -279,11 +281,11 @@ class _Table(NamedTuple):
         """
         often = Counter(fact for found in self.facts for fact in found)
         carried: dict[int, int] = {}
-        open_facts = set(often)
+        open_facts = set(often)  # to intersect it, once sparse, takes time in proportion to what it once held
         for number, found in enumerate(self.facts):
             own = sum(often[fact] == 1 for fact in found) if found else 0
             if number in self.kept or own * price >= self.sizes[number] > 0 < own:
-                carried[number] = len(found & open_facts)
+                carried[number] = sum(fact in open_facts for fact in found)
                 open_facts -= found
             elif own:
                 carried[number] = own
@@ -291,12 +293,12 @@ class _Table(NamedTuple):
         heap = [
             (-len(left) / self.sizes[number], number)
             for number, found in enumerate(self.facts)
-            if found and (left := found & open_facts)
+            if found and (left := [fact for fact in found if fact in open_facts])
         ]
         heapq.heapify(heap)
         while heap and open_facts:
             _, number = heapq.heappop(heap)
-            left = self.facts[number] & open_facts
+            left = [fact for fact in self.facts[number] if fact in open_facts]
             if not left:
                 continue
             worth = -len(left) / self.sizes[number]
@@ -304,7 +306,7 @@ class _Table(NamedTuple):
                 heapq.heappush(heap, (worth, number))
                 continue
             carried[number] = carried.get(number, 0) + len(left)
-            open_facts -= left
+            open_facts.difference_update(left)
         return carried
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,10 @@ from apportion.compression.strategies.ranges import Ranges, _best_ranges, _ends,
 from apportion.compression.strategies.types import Held, Item, Outcome, Query, Span
 from apportion.compression.validation.facts import extract_facts, missing_facts
 from apportion.errors import InputError
-from apportion.testing import check_strategy, contents
+from apportion.testing import check_strategy, contents, hostile_texts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CAN = Query(can_expand=True)
 REPORT = "".join(f"the host web-{number} answered in {number * 7 + 100} ms on the first try\n" for number in range(40))
@@ -157,6 +162,18 @@ def test_whatever_is_cut_comes_back(content: bytes, held: bytes) -> None:
     outcome = strategy.execute(item, None, CAN)
     assert strategy.validate(item, outcome)
     assert strategy.restore(outcome) == content
+
+
+@pytest.mark.parametrize("kind", ["many templates", "bracket lines", "equal lines", "empty lines"])
+def test_ten_times_as_much_hostile_text_takes_about_ten_times_as_long(kind: str, growth: Callable[..., float]) -> None:
+    strategy = Ranges(visible=0.85, keeps_code=False)
+    query = Query(task="find it in src/app.py", count=len, can_expand=True)
+
+    def prepare(size: int) -> Callable[[], object]:
+        item = Item(hostile_texts(size)[kind].encode())
+        return lambda: strategy.execute(item, None, query)
+
+    assert growth(prepare, 10_000) < 25
 
 
 def test_it_conforms() -> None:
