@@ -31,19 +31,29 @@ SUFFIXES = frozenset({".json", ".log", ".txt", ".md", ".diff", ".py", ".ts"})
 
 
 class Message(NamedTuple):
-    """One message of a chat; `rewritable` where neither the receiver nor a person wrote it."""
+    """One message of a chat.
+
+    Attributes:
+        content: What stands in it.
+        rewritable: Whether neither the receiver nor a person wrote it.
+        name: Tool that produced it, or `None`.
+        call: Number of the completion of which it is a part; `None` where the receiver did not write it.
+    """
 
     content: bytes
     rewritable: bool
+    name: str | None = None
+    call: int | None = None
 
 
 class Content(NamedTuple):
-    """One input: a single message, or those of a chat in order."""
+    """One input: a single message, or those of a chat in order; `task` is what a person asked for first."""
 
     family: str
     source: str
     workflow: str
     messages: tuple[Message, ...]
+    task: str = ""
 
     @property
     def digest(self) -> str:
@@ -104,13 +114,15 @@ def _all_contents(paths: Sequence[Path]) -> Iterator[Content]:
         yield from _files(path)
     for log in read_logs(paths, SkipLog()):
         source = log.id.partition(":")[0]
+        task = next((event.content for event in log.events if event.kind is Kind.USER), "")
         for event in log.events:
             if event.kind is Kind.TOOL_RESULT and MIN_CHARS <= len(event.content) <= MAX_CHARS:
-                yield Content(family_of(event.content), source, log.id, (_message(event.content),))
+                message = _message(event.content, name=event.name)
+                yield Content(family_of(event.content), source, log.id, (message,), task)
         chat = tuple(_chat(log))
         size = sum(len(message.content) for message in chat)
         if MIN_CHAT_CHARS <= size <= MAX_CHAT_CHARS and any(message.rewritable for message in chat):
-            yield Content("chats", source, log.id, chat)
+            yield Content("chats", source, log.id, chat, task)
 
 
 def _files(path: Path) -> Iterator[Content]:
@@ -125,8 +137,9 @@ def _chat(log: WorkflowLog) -> Iterator[Message]:
     foreign = {Kind.TOOL_RESULT, Kind.HANDOFF_RESULT}
     for event in log.events:
         if event.agent_run == "main":
-            yield _message(event.content, rewritable=event.kind in foreign)
+            call = event.call if event.kind.written_by_model else None
+            yield _message(event.content, rewritable=event.kind in foreign, name=event.name, call=call)
 
 
-def _message(text: str, *, rewritable: bool = True) -> Message:
-    return Message(text.encode("utf-8", "surrogatepass"), rewritable)
+def _message(text: str, *, rewritable: bool = True, name: str | None = None, call: int | None = None) -> Message:
+    return Message(text.encode("utf-8", "surrogatepass"), rewritable, name, call)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 
 STDOUT = Path("-")
@@ -64,10 +64,12 @@ def arguments(
     paths: bool = False,
     writes: str | None = None,
     corpus: bool = False,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> argparse.Namespace:
     """Read `--quick`, `--json FILE` and, where asked for, PATHS, `--write` and `--corpus PATH` from the command line.
 
-    A path that does not exist ends the program with a message. `quick` says what `--quick` cuts.
+    `options` are further ones, each with what `add_argument` takes. A path that does not exist ends the program with a
+    message. `quick` says what `--quick` cuts.
     """
     parser = argparse.ArgumentParser(
         description=description.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -82,6 +84,8 @@ def arguments(
         parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="log files or folders of them")
     if corpus:
         parser.add_argument("--corpus", type=Path, metavar="PATH", help="logs of which problems are made as well")
+    for name, described in (options or {}).items():
+        parser.add_argument(name, **described)
     asked = parser.parse_args()
     asked.cut = f"--quick: {quick}" if asked.quick else None
     missing = [str(path) for path in (asked.paths if paths else ()) if not (path.exists() or has_magic(str(path)))]

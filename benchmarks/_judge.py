@@ -40,6 +40,11 @@ def judged_share(original: str, result: str) -> float:
     return len(facts & judged_facts(result)) / len(facts) if facts else 1.0
 
 
+def judged_missing(facts: frozenset[str], text: str) -> frozenset[str]:
+    """Return the facts that a text does not show, not even within a longer run."""
+    return frozenset(fact for fact in facts - judged_facts(text) if fact not in text)
+
+
 def _is_inside(mark: str) -> bool:
     return mark.isalnum() or mark in INNER
 

@@ -37,7 +37,9 @@ class Rendered:
     handle: Handle | None = None
 
 
-def mask(content: bytes, *, handle: Handle, name: str | None, tokens: int | None, as_file: bool = False) -> bytes:
+def mask(
+    content: bytes, *, handle: Handle, name: str | None, tokens: int | None, as_file: bool = False, summary: str = ""
+) -> bytes:
     """Return the one-line stub that stands for a masked content.
 
     Args:
@@ -46,10 +48,11 @@ def mask(content: bytes, *, handle: Handle, name: str | None, tokens: int | None
         name: Tool that produced it, or `None`.
         tokens: Its size in tokens; `None` shows bytes.
         as_file: Whether the receiver reads files: then the stub names the file that holds the original.
+        summary: What it holds, in one line without brackets (`summary.summarise`); empty for none.
     """
     size = f"{len(content):,} bytes" if tokens is None else f"{tokens:,} tokens"
     way = f"read {FOLDER}/{handle.short}" if as_file else f"expand {handle}"
-    return f"[{_one_line(name)} result, {size}, left out; {way}]".encode()
+    return f"[{_one_line(name)} result, {size}, left out{': ' + summary if summary else ''}; {way}]".encode()
 
 
 def reference(content: bytes, *, position: int) -> bytes:
@@ -72,6 +75,7 @@ def render(
     name: str | None = None,
     position: int | None = None,
     as_file: bool = False,
+    summary: str = "",
 ) -> Rendered:
     """Carry out an action on a content.
 
@@ -84,6 +88,7 @@ def render(
         name: Tool that produced the content, or `None`.
         position: Number of the earlier message that holds the content; needed for `Action.REFERENCE`.
         as_file: Whether the receiver reads files, so that a stub can name one.
+        summary: What a stub says about the content, in one line; empty for nothing.
 
     Raises:
         StoreError: The store is full.
@@ -97,7 +102,7 @@ def render(
     def stub(handle: Handle) -> bytes:
         if position is not None and action is Action.REFERENCE:
             return reference(content, position=position)
-        return mask(content, handle=handle, name=name, tokens=tokens, as_file=as_file)
+        return mask(content, handle=handle, name=name, tokens=tokens, as_file=as_file, summary=summary)
 
     expected = Handle.of(content)
     if count(stub(expected)) >= tokens:

@@ -1,8 +1,8 @@
 """Markers: the lines that stand where parts of a content were left out, and name the way to have them back.
 
-    markers = Markers.for_content(content, nonce="7f3a")
+    markers = Markers.for_content(content, nonce="731")
     markers.gap(handle, Lines(40, 97), "58 passing tests")
-    # b"[7f3a: lines 40-97 left out: 58 passing tests; expand h:3fa9c2d1 40-97]"
+    # b"[731: lines 40-97 left out: 58 passing tests; expand h:3fa9c2d1 40-97]"
 
 A marker begins with a nonce that the content does not hold, so text that imitates a marker is a text. Nothing is ever
 restored by reading markers: what was left out is known from the record of who left it out.
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from apportion.compression.store import Handle
 
-NONCE_DIGITS = 4
-"""Hexadecimal digits of a nonce."""
+NONCE_DIGITS = 3
+"""Decimal digits of a nonce: one token."""
 
 MAX_NOTE = 80
 """Characters that a marker says about what was left out."""
@@ -59,23 +59,40 @@ class Markers:
         if nonce:
             return None if _holds(texts, nonce) else cls(nonce)
         seed = hashlib.sha256(content).hexdigest()
-        for start in range(0, len(seed) - NONCE_DIGITS + 1, NONCE_DIGITS):
-            candidate = seed[start : start + NONCE_DIGITS]
+        for start in range(0, len(seed) - 4, 4):
+            candidate = f"{int(seed[start : start + 4], 16) % 10**NONCE_DIGITS:0{NONCE_DIGITS}}"
             if not _holds(texts, candidate):
                 return cls(candidate)
         return None
 
-    def gap(self, handle: Handle, lines: Lines, note: str = "") -> bytes:
-        """Return the marker that stands for lines of an original.
+    def gap(self, handle: Handle, lines: Lines, note: str = "", *, first: bool = True) -> bytes:
+        """Return the marker that stands for lines of an original; those that follow the first one say less.
 
         Args:
             handle: Where the original is.
             lines: What was left out.
             note: What that holds, in a few words; cut to `MAX_NOTE` characters and one line.
+            first: Whether it is the first marker of a content, which names the handle for all of them.
         """
         said = "".join(mark if mark.isprintable() and mark not in "[]" else " " for mark in note)[:MAX_NOTE].strip()
         what = f"line{'' if lines.first == lines.last else 's'} {lines} left out"
-        return f"[{self.nonce}: {what}{': ' + said if said else ''}; expand {handle} {lines}]".encode()
+        way = f"; expand {handle} {lines}" if first else ""
+        return f"[{self.nonce}: {what}{': ' + said if said else ''}{way}]".encode()
+
+    def part(self, handle: Handle | None, start: int, end: int, *, first: bool) -> bytes:
+        """Return the marker that stands for bytes of an original; those that follow the first one say less.
+
+        Args:
+            handle: Where the original is; `None` where the receiver cannot have it back.
+            start: First byte that was left out, counted from 0.
+            end: Byte after the last one.
+            first: Whether it is the first marker of a content, which tells how all of them are to be read.
+        """
+        if handle is None:
+            return f"[{self.nonce}: left out]".encode() if first else f"[{self.nonce}]".encode()
+        where = f"{start}-{end}"
+        said = f"bytes {where} left out; expand {handle} {where}" if first else where
+        return f"[{self.nonce}: {said}]".encode()
 
     def part(self, handle: Handle | None, start: int, end: int, *, first: bool) -> bytes:
         """Return the marker that stands for bytes of an original; those that follow the first one say less.

@@ -2,6 +2,7 @@
 
     strategies, broken = load_strategies()
     outcome = Lossless().execute(Item(content), None, Query(task="fix the failing test"))
+    outcome = Recoverable().execute(Item(content), None, Query(task="fix the failing test", can_expand=True))
 
 Whatever goes wrong in a strategy (an exception, a refused validation, a content that grew), the content is as it was
 before that strategy, byte for byte, and the outcome says why.
@@ -10,12 +11,14 @@ before that strategy, byte for byte, and the outcome says why.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from apportion.compression.strategies.cutting import CutStrategy
 from apportion.compression.strategies.grep_groups import GrepGroups
 from apportion.compression.strategies.json_columns import JsonColumns
 from apportion.compression.strategies.log_templates import LogTemplates
 from apportion.compression.strategies.lossless import LosslessStrategy
+from apportion.compression.strategies.ranges import Ranges
 from apportion.compression.strategies.repeats import Repeats
 from apportion.compression.strategies.types import (
     BaseStrategy,
@@ -28,6 +31,7 @@ from apportion.compression.strategies.types import (
     Verdict,
 )
 from apportion.compression.strategies.white_space import WhiteSpace
+from apportion.errors import InputError
 from apportion.plugins import load_plugins
 
 if TYPE_CHECKING:
@@ -38,6 +42,9 @@ if TYPE_CHECKING:
 
 GROUP = "apportion.strategies"
 """Entry-point group under which strategies join."""
+
+PROVING: Final = (LosslessStrategy.execute, CutStrategy.execute)
+"""Ways of running a strategy that have validated what comes out."""
 
 
 def load_strategies(store: HandleStore | None = None) -> tuple[dict[str, Strategy], tuple[str, ...]]:
@@ -97,7 +104,7 @@ def _guarded(strategy: Strategy, item: Item, query: Query, target_tokens: int | 
 
 def _step(strategy: Strategy, item: Item, query: Query, target_tokens: int | None) -> Outcome:
     """Run one strategy within another; those of ours that prove each result are not asked to do it again."""
-    proved = type(strategy).execute is LosslessStrategy.execute or isinstance(strategy, (Chain, Best, WithOrWithout))
+    proved = type(strategy).execute in PROVING or isinstance(strategy, (Chain, Best, WithOrWithout))
     return _guarded(strategy, item, query, target_tokens, proved=proved)
 
 
@@ -124,19 +131,16 @@ class Composite(BaseStrategy):
 
     def validate(self, original: Item, result: Outcome) -> Verdict:
         """Accept what the rules for all strategies accept, and what restores the original where that is visible."""
-        verdict = super().validate(original, result)
-        if not verdict or not result.changed or not _is_lossless(result, self.strategies):
-            return verdict
-        try:
-            restored = restore(result, self.strategies, original.held)
-        except Exception as error:  # noqa: BLE001  (a damaged form may provoke anything)
-            return Verdict(accepted=False, reason=f"cannot be restored: {type(error).__name__}: {error}")
-        same = restored == original.content
-        return verdict if same else Verdict(accepted=False, reason="does not restore the original")
+        if not _is_restorable(result, self.strategies):
+            return super().validate(original, result)
+        return self._validate_restored(original, result, lambda: restore(result, self.strategies, original.held))
 
 
 class Chain(Composite):
-    """Strategies that are applied one after the other, each to what the one before it made."""
+    """Strategies that are applied one after the other, each to what the one before it made.
+
+    What is cut is cut first: encoded before, rows would refer to rows that are no longer there.
+    """
 
     def execute(self, item: Item, target_tokens: int | None, query: Query) -> Outcome:
         """Apply each strategy to what the one before it made."""
@@ -198,8 +202,96 @@ class Lossless(Chain):
         super().__init__([WithOrWithout(held, narrow, name="held_or_narrow")], name="lossless")
 
 
+SMALL_CUT = 0.05
+"""Share of the tokens; a cut that saves less may cost more in what the lossless form then cannot do."""
+
+SHORT = 400
+"""Tokens of a content that is short."""
+
+
+class Recoverable(Composite):
+    """Cuts what stands elsewhere, then writes the rest losslessly; what is left out is had back by handle.
+
+    Where cutting first leaves more tokens than the lossless form of the whole, that form is sent: for small cuts and
+    short contents, where markers may weigh more than what they stand for, both are tried. Each result is undone
+    on every use: the lossless steps from the visible text, the gaps from the store.
+
+    Args:
+        store: Keeps the originals; one of its own where none is given.
+        price: A fact may leave the view where that saves at least so many tokens; 0: none may, the default.
+        visible: Share of an item's new facts that must stay visible, in [0, 1]; see `Ranges`. `LEVELS` has some.
+        keeps_code: Whether code is left whole, because the receiver may edit it.
+        name: The name under which it is asked for.
+    """
+
+    def __init__(
+        self,
+        store: HandleStore | None = None,
+        *,
+        price: float = 0,
+        visible: float | None = None,
+        keeps_code: bool = True,
+        name: str = "recoverable",
+    ) -> None:
+        self.cuts = Ranges(store, price=price, visible=visible, keeps_code=keeps_code)
+        self.lossless = Lossless()
+        super().__init__([self.cuts, self.lossless], name=name)
+
+    @property
+    def store(self) -> HandleStore:
+        """Where the originals are."""
+        return self.cuts.store
+
+    def execute(self, item: Item, target_tokens: int | None, query: Query) -> Outcome:
+        """Cut and then encode, or only encode, whichever leaves fewer tokens."""
+        if target_tokens is not None:
+            alone = _step(self.lossless, item, query, target_tokens)
+            if alone.tokens <= target_tokens:
+                return alone
+        cut = _step(self.cuts, item, query, target_tokens)
+        if not cut.changed:
+            alone = _step(self.lossless, item, query, target_tokens)
+            return replace(alone, reasons=cut.reasons + alone.reasons)
+        both = _joined(cut, _step(self.lossless, _with_content(item, cut.content), query, target_tokens))
+        if cut.saved_share >= SMALL_CUT and cut.original_tokens >= SHORT:
+            return both
+        alone = _step(self.lossless, item, query, target_tokens)
+        return both if both.tokens < alone.tokens else alone
+
+
+LEVELS: Final = {
+    "recoverable": None,
+    "recoverable_98": 0.98,
+    "recoverable_95": 0.95,
+    "recoverable_90": 0.9,
+    "recoverable_85": 0.85,
+}
+"""Levels of `Recoverable` by what they promise: the share of each item's new facts that stays visible; `None`: all."""
+
+
+def recoverable(
+    level: str = "recoverable", store: HandleStore | None = None, *, keeps_code: bool = True
+) -> Recoverable:
+    """Return `Recoverable` at one of `LEVELS`.
+
+    Args:
+        level: For example `"recoverable_95"`: at least 95 % of the facts of each item stay visible.
+        store: Keeps the originals; one of its own where none is given.
+        keeps_code: Whether code is left whole, because the receiver may edit it.
+
+    Raises:
+        InputError: There is no such level.
+    """
+    if level not in LEVELS:
+        raise InputError(f"unknown level {level!r}", hint=f"Choose one of {', '.join(LEVELS)}.")
+    return Recoverable(store, visible=LEVELS[level], keeps_code=keeps_code, name=level)
+
+
 def _joined(before: Outcome, step: Outcome) -> Outcome:
-    """Return the outcome of two steps, the second applied to what the first made."""
+    """Return the outcome of two steps, the second applied to what the first made.
+
+    Gaps are parts of the original, so those of a later step are no longer told where the text had changed before.
+    """
     return Outcome(
         step.content,
         before.original,
@@ -208,24 +300,31 @@ def _joined(before: Outcome, step: Outcome) -> Outcome:
         before.steps + step.steps,
         before.reasons + step.reasons,
         before.handles + step.handles,
+        before.gaps if before.changed else step.gaps,
     )
 
 
 def restore(result: Outcome, strategies: Iterable[Strategy], held: Sequence[Held] = ()) -> bytes:
-    """Return the original of a result from its content alone: each step is undone, the last one first.
+    """Return the original of a result: each step is undone, the last one first.
+
+    Lossless steps are undone from the content alone, cuts from the store of the strategy that cut, and only as the
+    first step of all, because gaps are parts of the original.
 
     Args:
-        result: What strategies made; only its content and steps are looked at.
+        result: What strategies made; its content, steps and gaps are looked at.
         strategies: Those that may have made it, by themselves or inside others.
         held: What the receiver had, as it was then.
 
     Raises:
-        ValueError: The content is not what the steps made, or a step cannot be undone from the content alone.
+        ValueError: The content is not what the steps made, or a step cannot be undone.
+        StoreError: The store does not hold what was left out.
     """
     leaves = _leaves(strategies)
     content = result.content
-    for name in reversed(result.steps):
+    for number, name in reversed(tuple(enumerate(result.steps))):
         strategy = leaves.get(name)
+        if isinstance(strategy, CutStrategy) and number == 0:
+            return strategy.restore(replace(result, content=content))
         if not isinstance(strategy, LosslessStrategy):
             raise ValueError(f"{name} cannot be undone from the content alone")  # noqa: TRY004  (it is the result's)
         content = strategy.restore(content, held)
@@ -245,6 +344,13 @@ def _leaves(strategies: Iterable[Strategy]) -> dict[str, Strategy]:
 def _is_lossless(outcome: Outcome, strategies: Iterable[Strategy]) -> bool:
     leaves = _leaves(strategies)
     return all(isinstance(leaves.get(name), LosslessStrategy) for name in outcome.steps)
+
+
+def _is_restorable(outcome: Outcome, strategies: Iterable[Strategy]) -> bool:
+    """Say whether `restore` knows how to undo each step: all of them lossless, or the first one a cut."""
+    leaves = _leaves(strategies)
+    rest = outcome.steps[1:] if isinstance(leaves.get(next(iter(outcome.steps), "")), CutStrategy) else outcome.steps
+    return all(isinstance(leaves.get(name), LosslessStrategy) for name in rest)
 
 
 def _with_content(item: Item, content: bytes) -> Item:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from apportion.records import content_hash
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,14 +72,44 @@ def test_forecasts_of_the_next_step_are_measured_beside_markov_chains(tmp_path: 
 
 
 def test_the_benchmark_of_compression_shows_each_family_and_that_all_came_back(tmp_path: Path) -> None:
-    done = run("compression.py", ROOT / "fixtures" / "content", "--quick", "--json", tmp_path / "result.json")
+    content = ROOT / "fixtures" / "content" / "logs-cipherbox.txt"
+    text = content.read_bytes()
+    answers = [text.split()[0].decode(), "this answer stands nowhere"]
+    gold = [{"content_digest": content_hash(text), "question": "what?", "answer": answer} for answer in answers]
+    (tmp_path / "gold.jsonl").write_text("\n".join(map(json.dumps, gold)))
+    only = ("--only", "lossless", "recoverable", "recoverable_85+code")
+    options = ("--quick", "--json", tmp_path / "result.json", "--gold", tmp_path / "gold.jsonl", *only)
+    done = run("compression.py", content.parent, *options)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "result.json").read_text())
-    lossless = {row["family"]: row for row in result["rows"] if row["strategy"] == "lossless"}
-    assert set(lossless) == {"json", "logs", "grep", "diffs", "code", "docs", "total"}
-    assert all(row["exact"] == row["inputs"] and not row["grown"] for row in lossless.values())
-    assert lossless["total"]["recoverable %"] == 100
-    assert {"lossless, grep", "lossless, total"} < {mark["name"] for mark in result["marks"]}
+    rows = {(row["strategy"], row["family"]): row for row in result["rows"]}
+    families = {"json", "logs", "grep", "diffs", "code", "docs", "total"}
+    assert {family for strategy, family in rows if strategy == "lossless"} == families
+    assert all(row["exact"] == row["inputs"] and not row["grown"] for row in rows.values())
+    assert {row["recoverable %"] for row in rows.values()} == {100}
+    saved = [rows[name, "total"]["saved %"] for name in only[1:]]
+    assert saved == sorted(saved)
+    assert rows["recoverable", "total"]["visible %"] > 99
+    marks = {mark["name"]: mark["value"] for mark in result["marks"]}
+    assert {"lossless, grep", "lossless, total", "recoverable", "contents that grew, all strategies"} < marks.keys()
+    assert marks["lossless, answers kept"] == 50
+
+
+def test_the_second_reading_and_the_bill_are_what_they_say(harness: Any) -> None:
+    assert harness is not None  # puts the benchmarks on the path
+    judge = importlib.import_module("_judge")
+    spec = importlib.util.spec_from_file_location("compression_benchmark", ROOT / "benchmarks" / "compression.py")
+    assert spec is not None
+    assert spec.loader is not None
+    compression = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(compression)
+    said = judge.judged_facts("Then Alice ran src/app.py: 404 of 512 ok, see maxTokens.")
+    assert said == {"src/app.py", "404", "512", "maxTokens"}
+    assert judge.judged_missing(said, "alice ran /src/app.py, 404 times") == {"512", "maxTokens"}
+    prompt, first, result, second = 100, 10, 50, 20
+    calls = [None, 1, None, 2]
+    expected = 1.25 * prompt + 5 * first + 0.1 * prompt + 1.25 * (first + result) + 5 * second
+    assert compression.bill([prompt, first, result, second], calls) == expected
 
 
 def test_the_benchmark_of_damages_shows_each_kind(tmp_path: Path) -> None:

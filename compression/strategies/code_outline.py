@@ -46,7 +46,7 @@ class CodeOutline(GatedStrategy):
     def mark(self, markers: Markers, gap: Gap, lines: Lines, query: Query, *, first: bool) -> bytes:
         """Return the marker of a body."""
         if query.can_expand:
-            return markers.gap(gap.handle, lines, gap.reason)
+            return markers.gap(gap.handle, lines, gap.reason, first=first)
         return markers.part(None, gap.span.start, gap.span.end, first=first)
 
     def choose(self, lines: Sequence[bytes], item: Item, target_tokens: int | None, query: Query) -> Sequence[Cut]:

@@ -53,7 +53,7 @@ class CutStrategy(BaseStrategy, ABC):
             query: What the content is for.
             first: Whether it is the first marker of the content.
         """
-        return markers.gap(gap.handle, lines, gap.reason)
+        return markers.gap(gap.handle, lines, gap.reason, first=first)
 
     def space(self, left_out: bytes) -> bytes:
         """Return the white space that follows the marker of a gap."""

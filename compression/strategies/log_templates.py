@@ -56,6 +56,12 @@ MAX_LOST = 64
 MAX_SHARE = 0.97
 """A form that is longer than this share of its text is not looked at further."""
 
+SAMPLE_BLOCKS, BLOCK_LINES = 10, 30
+"""Blocks of a long text, and lines of each, from which it is told whether templates are worth seeking."""
+
+MIN_REGULAR_SHARE = 0.05
+"""Share of the lines of a sample that must look alike: fewer could not save what a legend costs to read."""
+
 _HOLES = ("*", "<>", "#", "§", "¤")
 _DITTOS = ('"', "^", "~", "§", "¤")
 _RAW = ">"
@@ -90,12 +96,13 @@ class LogTemplates(LosslessStrategy):
             return None
         errors = error_lines(text)
         words = [[line] if line.strip()[:MAX_ERROR_LINE] in errors else line.split(" ") for line in lines]
+        if len(lines) > 2 * SAMPLE_BLOCKS * BLOCK_LINES and not _is_regular(_sample(words)):
+            return None
         members = _with_tails(words, _clusters(words))
         form = _form(lines, words, members)
         if form is None or len(form) > MAX_SHARE * len(text):
             return None
-        lost = sorted(extract_facts(text) - extract_facts(form))[:MAX_LOST]
-        lost = [fact for fact in lost if fact not in form]
+        lost = sorted(fact for fact in _changed_facts(lines, form) if fact not in form)[:MAX_LOST]
         if not lost:
             return form
         kept = {
@@ -111,6 +118,27 @@ class LogTemplates(LosslessStrategy):
         templates = dict(_read_template(line, hole) for line in lines[:count])
         filler = _Filler(ditto)
         return "\n".join(filler.line(row, templates) for row in lines[count:])
+
+
+def _sample(words: Sequence[list[str]]) -> list[list[str]]:
+    """Return blocks of lines, evenly spread."""
+    step = len(words) // SAMPLE_BLOCKS
+    return [line for start in range(0, step * SAMPLE_BLOCKS, step) for line in words[start : start + BLOCK_LINES]]
+
+
+def _is_regular(words: Sequence[list[str]]) -> bool:
+    """Say whether enough lines of a sample look alike, or begin with a time, for templates to be sought in all."""
+    alike = len(_clusters(words)) + sum(_varies(line[0]) for line in words if len(line) > 1)
+    return alike >= MIN_REGULAR_SHARE * len(words)
+
+
+def _changed_facts(lines: Sequence[str], form: str) -> frozenset[str]:
+    """Return the facts of lines that became rows, as far as neither rows nor templates state them."""
+    written = form.split("\n")
+    legend, body = written[: -len(lines)], written[-len(lines) :]
+    rows = [(line, row) for line, row in zip(lines, body, strict=True) if not row.startswith(_RAW)]
+    stated = extract_facts("\n".join([*legend, *(row for _, row in rows)]))
+    return extract_facts("\n".join(line for line, _ in rows)) - stated
 
 
 def _clusters(words: Sequence[Sequence[str]]) -> dict[int, int]:
@@ -289,12 +317,13 @@ class _Filler:
     def __init__(self, ditto: str) -> None:
         self._ditto = ditto
         self._template = ""
+        self._holes: dict[str, list[int]] = {}
         self._above: dict[tuple[str, int] | int, str] = {}
 
     def row(self, name: str, template: _Template, words: Sequence[str]) -> str:
         """Return the row of a line."""
         cells = []
-        for position in _holes(template):
+        for position in self._holes_of(name, template):
             key, filling = self._key(name, position), words[position]
             before, behind = template.around(position)
             shown = filling[len(before) : len(filling) - len(behind)]
@@ -311,13 +340,19 @@ class _Filler:
         sign, _, rest = row.partition(" ")
         name = self._template = sign or self._template
         template = templates[name]
-        words, holes = list(template.words), _holes(template)
+        words, holes = list(template.words), self._holes_of(name, template)
         cells = rest.split(" ", len(holes) - 1) if holes else []  # the last one may be the rest of its line
         for position, cell in zip(holes, cells, strict=True):
             key, (before, behind) = self._key(name, position), template.around(position)
             filling = self._above[key] if cell == self._ditto else before + cell + behind
             words[position] = self._above[key] = filling
         return " ".join(words)  # type: ignore[arg-type]  # all holes are filled
+
+    def _holes_of(self, name: str, template: _Template) -> list[int]:
+        holes = self._holes.get(name)
+        if holes is None:
+            holes = self._holes[name] = _holes(template)
+        return holes
 
     def _key(self, name: str, position: int) -> tuple[str, int] | int:
         return position if position < LEADING else (name, position)

@@ -12,7 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apportion.compression.pipeline import GROUP, Best, Chain, Composite, Lossless, apply, load_strategies, restore
+from apportion.compression.pipeline import (
+    GROUP,
+    LEVELS,
+    Best,
+    Chain,
+    Composite,
+    Lossless,
+    Recoverable,
+    apply,
+    load_strategies,
+    recoverable,
+    restore,
+)
 from apportion.compression.store import HandleStore
 from apportion.compression.strategies.code_outline import CodeOutline
 from apportion.compression.strategies.extractive import Extractive
@@ -20,6 +32,7 @@ from apportion.compression.strategies.grep_groups import GrepGroups
 from apportion.compression.strategies.json_columns import JsonColumns
 from apportion.compression.strategies.literals import Literals
 from apportion.compression.strategies.log_templates import LogTemplates
+from apportion.compression.strategies.ranges import Ranges
 from apportion.compression.strategies.repeats import Repeats
 from apportion.compression.strategies.types import (
     BaseStrategy,
@@ -33,6 +46,7 @@ from apportion.compression.strategies.types import (
     Verdict,
 )
 from apportion.compression.strategies.white_space import WhiteSpace
+from apportion.errors import InputError
 from apportion.testing import check_strategy, contents
 
 if TYPE_CHECKING:
@@ -168,6 +182,8 @@ def test_our_strategies_join_through_the_entry_point(entry_points: Callable[...,
         "literals": Literals,
         "log_templates": LogTemplates,
         "lossless": Lossless,
+        "ranges": Ranges,
+        "recoverable": Recoverable,
         "repeats": Repeats,
         "white_space": WhiteSpace,
     }
@@ -318,3 +334,75 @@ def test_literals_are_folded_for_receivers_that_can_expand_only() -> None:
     assert "StoreError" in full.reasons[0]
     forged = Item(content + outcome.content)
     assert strategy.execute(forged, None, able).reasons == ("literals: ValueError: the content holds the stub already",)
+
+
+CAN = Query(can_expand=True)
+HITS = "".join(f"src/web/app.py:{number}:    return render({number * 7 + 100}, at=host)\n" for number in range(40))
+KNOWN = Held("#1", HITS.replace("return", "return  ").encode())
+NEW = "".join(f"src/web/other.py:{number}:    yield load({number * 13 + 100}, by=name)\n" for number in range(40))
+
+
+def test_cuts_come_first_and_what_is_left_is_encoded() -> None:
+    item = Item((NEW + HITS).encode(), held=(KNOWN,))
+    outcome = Recoverable().execute(item, None, CAN)
+    assert outcome.steps[0] == "ranges"
+    assert outcome.steps[1:] == ("grep_groups", "log_templates")
+    assert len(outcome.gaps) == 1
+    assert outcome.tokens < Lossless().execute(item, None, CAN).tokens
+
+
+def test_a_cut_and_encoded_result_is_undone_from_the_text_and_the_store_and_damage_is_refused() -> None:
+    strategy = Recoverable()
+    item = Item((NEW + HITS).encode(), held=(KNOWN,))
+    outcome = strategy.execute(item, None, CAN)
+    assert restore(outcome, [strategy], item.held) == item.content
+    assert strategy.validate(item, outcome)
+    damaged = replace(outcome, content=outcome.content.replace(b" 607", b" 608"))
+    assert damaged.content != outcome.content
+    assert not strategy.validate(item, damaged)
+    assert not strategy.validate(item, replace(outcome, gaps=()))
+    stranger = Recoverable()
+    assert "StoreError" in str(stranger.validate(item, outcome).reason)
+
+
+def test_where_nothing_can_be_cut_the_lossless_form_is_sent() -> None:
+    assert (
+        Recoverable().execute(Item(NEW.encode()), None, CAN).content
+        == Lossless().execute(Item(NEW.encode()), None, CAN).content
+    )
+    assert Recoverable().execute(Item((NEW + HITS).encode(), held=(KNOWN,)), None, Query()).handles == ()
+
+
+def test_a_target_that_the_lossless_form_reaches_cuts_nothing() -> None:
+    item = Item((NEW + HITS).encode(), held=(KNOWN,))
+    assert not Recoverable().execute(item, 10_000, CAN).gaps
+
+
+def test_levels_are_named_by_what_stays_visible() -> None:
+    tokens = [recoverable(level).execute(Item(NEW.encode()), None, CAN).tokens for level in LEVELS]
+    assert tokens == sorted(tokens, reverse=True)
+    assert tokens[-1] < tokens[0]
+    assert [recoverable(level).name for level in LEVELS] == list(LEVELS)
+    with pytest.raises(InputError):
+        recoverable("recoverable_12")
+
+
+def test_a_cut_after_another_step_is_not_undone() -> None:
+    outcome = Outcome(b"x", b"y", 1, 1, steps=("grep_groups", "ranges"))
+    with pytest.raises(ValueError, match="ranges cannot be undone"):
+        restore(outcome, [Chain([GrepGroups(), Ranges()], name="wrong")])
+
+
+@given(contents(), contents())
+def test_whatever_is_cut_and_encoded_comes_back(content: bytes, held: bytes) -> None:
+    strategy = recoverable("recoverable_85")
+    item = Item(content, held=(Held("#1", held),))
+    outcome = strategy.execute(item, None, replace(CHEAP, can_expand=True))
+    assert strategy.validate(item, outcome)
+    assert restore(outcome, [strategy], item.held) == content
+
+
+def test_recoverable_conforms() -> None:
+    strategy = Recoverable()
+    check_strategy(strategy)
+    assert isinstance(strategy.store, HandleStore)
