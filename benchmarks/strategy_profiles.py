@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from _harness import arguments, percentile, report
+from apportion.compression.pipeline import apply
+from apportion.compression.strategies.types import Item, Query
 from apportion.content import classify
-from apportion.planner.forms import WAYS
+from apportion.planner.forms import ways
 from apportion.planner.replay.run import MIN_REPLACED_TOKENS, REPLACEABLE_KINDS
 from apportion.telemetry.importers import read_logs
 from apportion.telemetry.reading import SkipLog
@@ -28,7 +30,7 @@ from apportion.tokens import count_tokens
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from apportion.planner.forms import Way
+    from apportion.compression.strategies.types import Strategy
 
 TABLE = Path(__file__).parents[1] / "src" / "apportion" / "data" / "strategy_profiles.json"
 QUICK_RESULTS = 200
@@ -57,10 +59,10 @@ def results(paths: Sequence[Path]) -> Iterator[str]:
         )
 
 
-def tried(way: Way, text: str) -> Tried:
+def tried(way: Strategy, text: str) -> Tried:
     """Write one result shorter, and time it."""
     began = time.process_time()
-    outcome = way(text.encode("utf-8", "surrogatepass"))
+    outcome = apply(way, Item(text.encode("utf-8", "surrogatepass")), Query(can_expand=True))
     cpu_ms = (time.process_time() - began) * 1e3
     left_out = sum(gap.span.end - gap.span.start for gap in outcome.gaps) / max(1, len(outcome.original))
     return Tried(outcome.original_tokens, outcome.original_tokens - outcome.tokens, left_out, cpu_ms)
@@ -93,7 +95,7 @@ def main() -> None:
         texts = random.Random(SEED).sample(texts, min(len(texts), QUICK_RESULTS))  # noqa: S311  (no secret)
     groups: defaultdict[tuple[str, str], list[Tried]] = defaultdict(list)
     for text in texts:
-        for action, way in WAYS.items():
+        for action, way in ways().items():
             groups[classify(text), action].append(tried(way, text))
     rows = [row(kind, action, group) for (kind, action), group in sorted(groups.items())]
     if asked.write:

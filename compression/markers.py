@@ -90,23 +90,8 @@ class Markers:
         """
         if handle is None:
             return f"[{self.nonce}: left out]".encode() if first else f"[{self.nonce}]".encode()
-        where = f"{start}-{end}"
-        said = f"bytes {where} left out; expand {handle} {where}" if first else where
-        return f"[{self.nonce}: {said}]".encode()
-
-    def part(self, handle: Handle | None, start: int, end: int, *, first: bool) -> bytes:
-        """Return the marker that stands for bytes of an original; those that follow the first one say less.
-
-        Args:
-            handle: Where the original is; `None` where the receiver cannot have it back.
-            start: First byte that was left out, counted from 0.
-            end: Byte after the last one.
-            first: Whether it is the first marker of a content, which tells how all of them are to be read.
-        """
-        if handle is None:
-            return f"[{self.nonce}: left out]".encode() if first else f"[{self.nonce}]".encode()
-        where = f"{start}-{end}"
-        said = f"bytes {where} left out; expand {handle} {where}" if first else where
+        where = f"b{start}-{end}"
+        said = f"{end - start} bytes left out; expand {handle} {where}" if first else where
         return f"[{self.nonce}: {said}]".encode()
 
 

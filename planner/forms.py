@@ -12,11 +12,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from apportion.compression.pipeline import Lossless, apply
+from apportion.compression.pipeline import Lossless, apply, recoverable
 from apportion.compression.strategies.types import Item, Query
+from apportion.records import Action
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from apportion.compression.store import HandleStore
     from apportion.compression.strategies.types import Outcome, Strategy
+
+
+SELECT_LEVEL = "recoverable_95"
+"""The level that profiles of leaving parts out are measured at."""
+
+
+def ways() -> Mapping[Action, Strategy]:
+    """Return the strategy that carries out each way of shortening a new piece of context."""
+    return {Action.STRUCTURE: Lossless(), Action.SELECT: recoverable(SELECT_LEVEL)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +62,15 @@ class Forms:
         self._structure = Lossless() if structure is None else structure
         self._select = select
         self._known: dict[tuple[bytes, str], ShorterForms] = {}
+
+    @classmethod
+    def at(cls, level: str | None, store: HandleStore | None = None) -> Forms:
+        """Return the forms at a level of `compression.pipeline.LEVELS`; `None`: nothing is left out.
+
+        Raises:
+            InputError: There is no such level.
+        """
+        return cls(select=None if level is None else recoverable(level, store))
 
     def of(self, content: bytes, *, task: str = "", name: str | None = None) -> ShorterForms:
         """Return the shorter forms of a content; never raises.

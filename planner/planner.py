@@ -85,6 +85,8 @@ class PlanOptions:
         budget: Limits of each workflow.
         target_reduction: Share of visible prompt tokens to save where that costs nothing, in [0, 1], or `None`.
         enabled: Off switch: every prompt is sent as it is.
+        select: Level at which parts of new results may be left out behind handles (`compression.pipeline.LEVELS`);
+            `None`: none, they enter in lossless forms.
         models: Folder of trained models that forecast demand; `None` means documented priors.
         widening: What past outcomes say of their forecasts; see `forecasts.widening_of`.
     """
@@ -92,6 +94,7 @@ class PlanOptions:
     budget: Budget = field(default_factory=Budget)
     target_reduction: float | None = None
     enabled: bool = True
+    select: str | None = None
     models: Path | None = None
     widening: Widening | None = None
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from apportion.errors import ApportionError, InputError, NothingToReplayError
 from apportion.planner.forecasts import require_trained, widening_of
+from apportion.planner.forms import Forms
 from apportion.planner.planner import PlanOptions
 from apportion.planner.replay.aggregate import RunFacts, build_report
 from apportion.planner.replay.baselines import find_baselines
@@ -70,6 +71,7 @@ def replay(
     budget: Budget | None = None,
     target_reduction: float | None = None,
     enabled: bool = True,
+    select: str | None = None,
     jobs: int | None = 1,
     limit: int | None = None,
     against: Sequence[str] = (),
@@ -87,6 +89,8 @@ def replay(
             for nothing where planning is switched off.
         enabled: `False` sends every prompt as it was; the report then shows no saving. This argument alone decides:
             settings and environment variables are for the command line.
+        select: Level at which parts of new results may be left out behind handles, such as `"recoverable_95"`
+            (`compression.pipeline.LEVELS`); `None`: none.
         jobs: Parallel processes; `None` takes one per processor, as far as all of them stay within 1 GB of memory, or
             this one alone for small inputs. Others are started anew, so a script that asks for them needs the guard
             `if __name__ == "__main__":`.
@@ -107,6 +111,7 @@ def replay(
         InputError: An argument is out of range, or nothing was ever trained into the folder of models.
     """
     _check(target_reduction, jobs, limit)
+    Forms.at(select)
     require_trained(models)
     rivals = find_baselines(against)
     began = time.perf_counter()
@@ -115,6 +120,7 @@ def replay(
         budget=budget or Budget(),
         target_reduction=target,
         enabled=enabled,
+        select=select,
         models=models,
         widening=widening_of(models, outcomes),
     )
@@ -135,6 +141,7 @@ def replay(
     settings: dict[str, str | int | float | bool | None] = {
         "enabled": enabled,
         "target_reduction": target,
+        "select": select,
         "max_tokens": options.budget.max_tokens,
         "max_usd": options.budget.max_usd,
         "jobs": workers,

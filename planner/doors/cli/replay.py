@@ -99,6 +99,14 @@ def replay_command(  # noqa: PLR0917  (typer gives options by name)
             help="Share of visible tokens to save, from 0 to 1, where that does not raise the bill.",
         ),
     ] = None,
+    select: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LEVEL",
+            help="Leave parts of new results out behind handles where that pays: recoverable (all facts stay in view) "
+            "or recoverable_98, _95, _90, _85 (that share of the facts of a result stays).",
+        ),
+    ] = None,
     jobs: Annotated[
         int | None,
         typer.Option(
@@ -173,7 +181,9 @@ def replay_command(  # noqa: PLR0917  (typer gives options by name)
             budget = Budget(max_tokens=budget_tokens, max_usd=budget_usd)
             with watching_standard_input(paths), _progress(show=not quiet) as progress:
                 models = loaded.settings.telemetry.models_folder if learned else None
-                report = _replay(paths, loaded, budget, limit, rivals, models, _noting_what_is_done(pressed, progress))
+                report = _replay(
+                    paths, loaded, budget, limit, rivals, models, select, _noting_what_is_done(pressed, progress)
+                )
             if not (report.complete or report.workflows):
                 raise KeyboardInterrupt
         pressed.reportable = False  # what is interrupted from now on is the writing
@@ -262,6 +272,7 @@ def _replay(
     limit: int | None,
     against: tuple[str, ...],
     models: Path | None,
+    select: str | None,
     progress: Callable[[Progress], None] | None,
 ) -> ReplayReport:
     from apportion.planner.replay.engine import replay
@@ -272,6 +283,7 @@ def _replay(
         budget=budget,
         target_reduction=optimization.target_reduction,
         enabled=optimization.enabled,
+        select=select,
         jobs=loaded.settings.replay.jobs,
         limit=limit,
         against=against,
