@@ -15,7 +15,7 @@ from importlib.resources import files
 
 from pydantic import Field
 
-from apportion.content import ContentClass
+from apportion.content import ContentClass  # noqa: TC001  (pydantic reads the annotation)
 from apportion.records import Action, Record
 
 
