@@ -26,11 +26,13 @@ from apportion.compression.store import HandleStore
 from apportion.errors import InputError
 from apportion.models.features import Caller
 from apportion.planner.budgets.solver import solve_budget
+from apportion.planner.forecasts import forecasts
 from apportion.planner.forms import Forms
 from apportion.planner.ledger import Refusal, Reservation
 from apportion.planner.live import ContextItem, LiveRun, SentItem
 from apportion.planner.planner import Invocation, InvocationPlan, PlanOptions, Used, WorkflowPlanner
 from apportion.planner.replay.billing import CacheClock, split_prompt
+from apportion.planner.solver import load_solvers
 from apportion.records import Action, Budget
 from apportion.tokens import count_tokens
 
@@ -185,6 +187,12 @@ class Planner:
         """
         return cls(replace(options or PlanOptions(), models=models), framework=framework, source=source)
 
+    def warm(self) -> None:
+        """Load what the first plan needs (solver, tables, models), so that it is as quick as the later ones."""
+        load_solvers()
+        forecasts(self.options.models, self.options.widening)
+        count_tokens("warm")
+
     def session(self, workflow: str, *, budget: Budget | None = None, parent: str | None = None) -> Session:
         """Return the session of one workflow.
 
@@ -324,6 +332,13 @@ class Session:
     async def aafter(self, step: Step, usage: Usage | None, *, output: str = "") -> None:
         """Take note of what a step used without holding up the event loop; see `after`."""
         await asyncio.to_thread(self.after, step, usage, output=output)
+
+    def ingest(self, item: ContextItem, *, task: str = "") -> None:
+        """Work out the shorter forms of a result as soon as it is there, for example while other tools still run.
+
+        `before` does it otherwise. Safe to call from any thread, and without effect on any plan.
+        """
+        self._home.forms.of(item.content.encode("utf-8", "surrogatepass"), task=task, name=item.name)
 
     def finished(self, run_id: str) -> None:
         """Take note that an agent run has ended: what it did not use is free for the others."""
