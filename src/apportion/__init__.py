@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from apportion.planner.budgets.problem import AgentNeed, BudgetProblem, StageCap
     from apportion.planner.budgets.solver import solve_budget
     from apportion.planner.explanation import explain
+    from apportion.planner.ledger import Ledger
+    from apportion.planner.live import ContextItem
     from apportion.planner.plan import Plan
     from apportion.planner.problem import Problem
     from apportion.planner.replan import Replanner
     from apportion.planner.replay.engine import replay
     from apportion.planner.report.schema import ReplayReport
+    from apportion.planner.session import Decision, Planner, Session, Step
     from apportion.planner.solver import plan_workflow
     from apportion.records import Budget, Demand, Usage
     from apportion.telemetry.events import WorkflowLog
@@ -38,13 +41,19 @@ __all__ = [
     "Budget",
     "BudgetPlan",
     "BudgetProblem",
+    "ContextItem",
+    "Decision",
     "Demand",
+    "Ledger",
     "Plan",
+    "Planner",
     "Problem",
     "Replanner",
     "ReplayReport",
+    "Session",
     "SkipLog",
     "StageCap",
+    "Step",
     "Usage",
     "WorkflowLog",
     "explain",
@@ -60,13 +69,19 @@ _HOMES = {
     "Budget": "records",
     "BudgetPlan": "planner.budgets.plan",
     "BudgetProblem": "planner.budgets.problem",
+    "ContextItem": "planner.live",
+    "Decision": "planner.session",
     "Demand": "records",
+    "Ledger": "planner.ledger",
     "Plan": "planner.plan",
+    "Planner": "planner.session",
     "Problem": "planner.problem",
     "Replanner": "planner.replan",
     "ReplayReport": "planner.report.schema",
+    "Session": "planner.session",
     "SkipLog": "telemetry.reading",
     "StageCap": "planner.budgets.problem",
+    "Step": "planner.session",
     "Usage": "records",
     "WorkflowLog": "telemetry.events",
     "explain": "planner.explanation",

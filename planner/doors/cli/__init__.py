@@ -11,7 +11,18 @@ from typing import Annotated
 import typer
 
 from apportion.errors import ApportionError
-from apportion.planner.doors.cli import compress, config, expand, inspect, models, plan, replay, telemetry, validate
+from apportion.planner.doors.cli import (
+    compress,
+    config,
+    expand,
+    inspect,
+    ledger,
+    models,
+    plan,
+    replay,
+    telemetry,
+    validate,
+)
 from apportion.planner.doors.cli._common import (
     BROKEN_PIPE,
     INTERRUPTED,
@@ -53,7 +64,7 @@ def _options(
     """Take the options that stand before a command; each does its work in a callback."""
 
 
-for module in (config, plan, replay, compress, validate, inspect, expand, telemetry, models):
+for module in (config, plan, replay, compress, validate, inspect, expand, telemetry, models, ledger):
     module.register(app)
 
 

@@ -39,20 +39,22 @@ class Database:
     Args:
         path: The file; it is created with mode 0600, its folder with mode 0700, where they do not exist.
         schema: What the file holds.
+        busy_seconds: How long to wait for another writer; `None` means `BUSY_SECONDS`.
 
     Raises:
         StoreError: The file is not ours, too new, damaged, or cannot be opened.
     """
 
-    def __init__(self, path: Path, schema: Schema = TELEMETRY) -> None:
+    def __init__(self, path: Path, schema: Schema = TELEMETRY, *, busy_seconds: float | None = None) -> None:
         self.path = path.expanduser().absolute()
         self.schema = schema
         self.lock = threading.RLock()
+        self._busy_seconds = BUSY_SECONDS if busy_seconds is None else busy_seconds
         self._closed = False
         with self._errors():
             if not self.path.exists():
-                _create(self.path, schema)
-            self._connection: sqlite3.Connection | None = _open(self.path, schema)
+                _create(self.path, schema, self._busy_seconds)
+            self._connection: sqlite3.Connection | None = _open(self.path, schema, self._busy_seconds)
         with _fork_lock:
             _databases.add(self)
 
@@ -106,7 +108,7 @@ class Database:
         if self._closed:
             raise StoreError(f"the store {self.path} is closed", hint="Open it again")
         if self._connection is None:
-            self._connection = _open(self.path, self.schema)
+            self._connection = _open(self.path, self.schema, self._busy_seconds)
         return self._connection
 
     @contextmanager
@@ -149,29 +151,29 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
-def _open(path: Path, schema: Schema) -> sqlite3.Connection:
+def _open(path: Path, schema: Schema, busy_seconds: float) -> sqlite3.Connection:
     _refuse_foreign(path, schema)
-    connection = _connect(path)
+    connection = _connect(path, schema, busy_seconds)
     try:
         _refuse_newer(path, schema_version(connection), schema)
         migrate(connection, schema.migrations)
-        _switch_to_wal(connection)
+        _switch_to_wal(connection, busy_seconds)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _create(path: Path, schema: Schema) -> None:
+def _create(path: Path, schema: Schema, busy_seconds: float) -> None:
     """Create an empty store, complete or not at all; another process that is faster wins."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 0600
     os.close(descriptor)
     new = Path(name)
     try:
-        with closing(_connect(new)) as connection:
+        with closing(_connect(new, schema, busy_seconds)) as connection:
             migrate(connection, schema.migrations)
-            _switch_to_wal(connection)
+            _switch_to_wal(connection, busy_seconds)
         _publish(new, path)
     finally:
         new.unlink(missing_ok=True)
@@ -186,25 +188,25 @@ def _publish(new: Path, path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+def _connect(path: Path, schema: Schema, busy_seconds: float) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
     connection.row_factory = sqlite3.Row
     try:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
-        connection.execute("PRAGMA synchronous = NORMAL")  # with WAL: a power cut may lose the last workflows, no more
+        connection.execute(f"PRAGMA synchronous = {schema.synchronous}")
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _switch_to_wal(connection: sqlite3.Connection) -> None:
+def _switch_to_wal(connection: sqlite3.Connection, busy_seconds: float) -> None:
     """Use a write-ahead log; SQLite does not wait for others here by itself.
 
     Where the file system has no shared memory SQLite stays with a rollback journal: slower, as safe; `status` says so.
     """
-    deadline = time.monotonic() + BUSY_SECONDS
+    deadline = time.monotonic() + busy_seconds
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")

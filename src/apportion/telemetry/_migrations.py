@@ -6,7 +6,7 @@ is never edited once released: a change of the schema is a further step.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import sqlite3
@@ -147,12 +147,15 @@ class Schema(NamedTuple):
         application_id: Marks it as that (`PRAGMA application_id`); the first migration sets it.
         migrations: All steps, the oldest first.
         remedy: What is to be done after a damaged file was moved away, beginning with a blank; may be empty.
+        synchronous: NORMAL loses, with a write-ahead log, the last transactions in a power cut and nothing else; FULL
+            loses nothing.
     """
 
     kind: str
     application_id: int
     migrations: Sequence[Sequence[str]]
     remedy: str
+    synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
 
     @property
     def version(self) -> int:

@@ -1,0 +1,268 @@
+"""The prompt of one agent run in live use: what the orchestrator would send, and what is sent instead.
+
+The orchestrator keeps the whole history and gives it before each call; a leading part that has not changed is
+recognised, the rest is new. What was sent for a piece stays as it is until a plan changes it, so that the provider's
+cache holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from apportion.compression.actions import mask, reference
+from apportion.planner.prompt import PlannedPrompt, path_of, prior_need
+from apportion.planner.replay.billing import CacheClock, Tariff, tariff
+from apportion.prices import lookup
+from apportion.records import Action, Kind, content_hash
+from apportion.tokens import TokenCounter, count_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from apportion.compression.store import Handle, HandleStore
+    from apportion.compression.strategies.types import Outcome
+    from apportion.planner.forms import Forms
+    from apportion.planner.planner import InvocationPlan
+
+MIN_REPLACED_TOKENS = 60
+"""Smaller results are never replaced: the stub would hardly be shorter."""
+
+REPLACEABLE = frozenset({Kind.TOOL_RESULT, Kind.HANDOFF_RESULT})
+"""What may be shortened: results of tools and of sub-agents."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContextItem:
+    """One piece of the context that an orchestrator would send.
+
+    Attributes:
+        content: The text, verbatim.
+        kind: What it is.
+        name: Tool that produced it, or that is called; `None` otherwise.
+        link: Ties a tool call to its result, or `None`.
+        pinned: Whether it must be sent whole.
+    """
+
+    content: str
+    kind: Kind = Kind.USER
+    name: str | None = None
+    link: str | None = None
+    pinned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SentItem:
+    """What is sent for one piece.
+
+    Attributes:
+        content: The text to send.
+        action: What was done.
+        handle: Where the original is, if not all of it is sent.
+    """
+
+    content: str
+    action: Action = Action.KEEP
+    handle: Handle | None = None
+
+
+class LiveRun:
+    """The prompt of one agent run, from call to call.
+
+    Args:
+        run_id: The run.
+        role: `"main"` or `"sub"`.
+        store: Keeps the originals of what is not sent whole.
+        forms: Works out shorter forms.
+        clock: Tells which prompts the provider still caches; shared by the runs of a workflow.
+    """
+
+    def __init__(self, run_id: str, role: str, *, store: HandleStore, forms: Forms, clock: CacheClock) -> None:
+        self.run_id = run_id
+        self.role = role
+        self.prompt = PlannedPrompt()
+        self.calls = 0
+        self.overhead_tokens = 0.0
+        self.tariff: Tariff = tariff(None)
+        self.model: str | None = None
+        self._store = store
+        self._forms = forms
+        self._clock = clock
+        self._counter = TokenCounter(None)
+        self._items: list[ContextItem] = []
+        self._keys: list[str] = []
+        self._sent: list[SentItem] = []
+        self._shorter: dict[tuple[int, Action], Outcome] = {}
+        self._copies: dict[str, int] = {}
+        self._of_path: dict[str, int] = {}
+        self._held = 0
+
+    @property
+    def sent(self) -> tuple[SentItem, ...]:
+        """What is sent, piece by piece."""
+        return tuple(self._sent)
+
+    def enter(self, items: Sequence[ContextItem], *, model: str | None, task: str, now: datetime, expands: bool) -> int:
+        """Take over the history before a call; return how many leading pieces the cache holds.
+
+        Args:
+            items: All pieces, in the order of the prompt.
+            model: The model that is called.
+            task: The agent's task: shorter forms keep what has to do with it.
+            now: The time of the call.
+            expands: Whether the agent can have back what is behind a handle.
+        """
+        if model != self.model or not self.calls:
+            self._use_model(model)
+        keys = [content_hash(f"{item.kind}\0{item.name}\0{item.content}") for item in items]
+        kept = next((i for i, (old, new) in enumerate(zip(self._keys, keys, strict=False)) if old != new), None)
+        kept = min(len(self._keys), len(keys)) if kept is None else kept
+        self._truncate(kept)
+        for item, key in zip(items[kept:], keys[kept:], strict=True):
+            self._append(item, key, task, expands=expands)
+        warm = self._clock.warm((self.run_id, self.model), now, self.tariff.ttl_s)
+        return min(self._held, self.prompt.changed_from) if warm else 0
+
+    def carry_out(self, plan: InvocationPlan) -> None:
+        """Change what is sent as a plan says."""
+        for birth in plan.births:
+            if birth.action is Action.REFERENCE:
+                self._replace(birth.row, Action.REFERENCE, copy=birth.copy)
+            else:
+                self._shorten(birth.row, birth.action)
+        for row in plan.masks.items.tolist():
+            self._replace(row, Action.MASK)
+
+    def settle(self, prompt_tokens: float | None, output: str, now: datetime) -> None:
+        """Take note that the prompt was sent, of its size as billed, and of what the output quotes."""
+        if prompt_tokens is not None:
+            self.overhead_tokens = max(0.0, prompt_tokens - self.tokens)
+        for row in self._quoted(output):
+            self.prompt.touch(row, self.calls)
+        self._held = len(self.prompt)
+        self.prompt.sent()
+        self._clock.touch((self.run_id, self.model), now)
+        self.calls += 1
+
+    @property
+    def tokens(self) -> float:
+        """Tokens of the prompt as it is sent, without what is invisible."""
+        return float(self.prompt.column("tokens").sum())
+
+    @property
+    def full_tokens(self) -> float:
+        """Tokens of the prompt if everything were sent whole."""
+        return float(self.prompt.column("full_tokens").sum())
+
+    def _use_model(self, model: str | None) -> None:
+        self.model = model
+        self.tariff = tariff(lookup(model) if model else None)
+        self._counter = TokenCounter(model)
+
+    def _truncate(self, kept: int) -> None:
+        if kept == len(self._keys):
+            return
+        self.prompt.truncate(kept)
+        del self._keys[kept:], self._sent[kept:], self._items[kept:]
+        self._shorter = {key: form for key, form in self._shorter.items() if key[0] < kept}
+        self._copies = {key: row for key, row in self._copies.items() if row < kept}
+        self._of_path = {path: row for path, row in self._of_path.items() if row < kept}
+        self._held = min(self._held, kept)
+
+    def _append(self, item: ContextItem, key: str, task: str, *, expands: bool) -> None:
+        row = len(self._keys)
+        tokens = float(self._counter.estimate(item.content).tokens)
+        replaceable = item.kind in REPLACEABLE and not item.pinned and tokens >= MIN_REPLACED_TOKENS
+        columns: dict[str, float] = {}
+        copy, need = -1, 0.0
+        if replaceable:
+            copy = self._copies.get(item.content, -1)
+            handed_back = item.kind is Kind.HANDOFF_RESULT
+            need = prior_need(tokens, tool=item.name, handed_back=handed_back, sub_agent=self.role == "sub")
+            columns = self._columns(row, item, task, need, expands=expands)
+            self._copies.setdefault(item.content, row)
+        self._keys.append(key)
+        self._items.append(item)
+        self._sent.append(SentItem(item.content))
+        self.prompt.append(
+            piece=row,
+            logged=row,
+            visible=count_tokens(item.content),
+            tokens=tokens,
+            born=self.calls,
+            need=need,
+            maskable=replaceable and expands,
+            copy=copy if copy >= 0 and self.prompt.shown(copy) else -1,
+            **columns,
+        )
+        self._supersede(row, item)
+
+    def _columns(self, row: int, item: ContextItem, task: str, need: float, *, expands: bool) -> dict[str, float]:
+        """Work out the shorter forms of a piece, and return their columns in the prompt."""
+        forms = self._forms.of(_bytes(item.content), task=task, name=item.name)
+        columns: dict[str, float] = {}
+        if forms.structured is not None:
+            self._shorter[row, Action.STRUCTURE] = forms.structured
+            columns["structured"] = self._tokens(forms.structured.content)
+        if forms.selected is not None and expands:
+            self._shorter[row, Action.SELECT] = forms.selected
+            columns["selected"] = self._tokens(forms.selected.content)
+            left_out = sum(gap.span.end - gap.span.start for gap in forms.selected.gaps)
+            columns["selected_need"] = need * left_out / len(forms.selected.original)
+        return columns
+
+    def _supersede(self, row: int, item: ContextItem) -> None:
+        """Note that what an earlier result showed of the same file has been read again, or has changed."""
+        if item.kind is not Kind.TOOL_RESULT or item.link is None:
+            return
+        calls = (old for old in reversed(self._items) if old.kind is Kind.TOOL_CALL and old.link == item.link)
+        path = next((path_of(call.content) for call in calls), None)
+        if path is not None:
+            if path in self._of_path:
+                self.prompt.supersede(self._of_path[path])
+            self._of_path[path] = row
+
+    def _shorten(self, row: int, action: Action) -> None:
+        form = self._shorter[row, action]
+        handle = self._store.put(form.original) if action is Action.SELECT else None
+        text = form.content.decode("utf-8", "surrogatepass")
+        self.prompt.shorten(row, action, visible=count_tokens(text), tokens=self._tokens(form.content))
+        self._sent[row] = SentItem(text, action, handle)
+
+    def _replace(self, row: int, action: Action, *, copy: int = -1) -> None:
+        item = self._items[row]
+        original = _bytes(item.content)
+        if action is Action.REFERENCE:
+            self.prompt.pin(copy)
+            handle, stub = None, reference(original, position=copy)
+        else:
+            handle = self._store.put(original)
+            stub = mask(original, handle=handle, name=item.name, tokens=count_tokens(item.content))
+        text = stub.decode()
+        tokens = self._tokens(stub)
+        if tokens >= self.prompt.column("tokens")[row]:
+            return
+        self.prompt.replace(row, action, visible=count_tokens(text), tokens=tokens)
+        self._sent[row] = SentItem(text, action, handle)
+
+    def _quoted(self, output: str) -> list[int]:
+        """Return the pieces from which an output quotes, by windows of its text."""
+        windows = {output[start : start + WINDOW] for start in range(0, len(output) - WINDOW + 1, WINDOW // 2)}
+        some = sorted(windows)[:MOST_WINDOWS]
+        rows = (row for row, item in enumerate(self._items) if item.kind in REPLACEABLE)
+        return [row for row in rows if any(window in self._items[row].content for window in some)]
+
+    def _tokens(self, content: bytes) -> float:
+        return float(self._counter.estimate(content.decode("utf-8", "surrogatepass")).tokens)
+
+
+WINDOW = 30
+"""Characters of a quote."""
+
+MOST_WINDOWS = 200
+"""Windows of an output that are looked for."""
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
