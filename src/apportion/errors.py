@@ -9,6 +9,7 @@
     ├── PlanError                 no valid plan can be given
     │   ├── ProblemError              the problem contradicts itself
     │   └── InfeasiblePlanError       the mandatory part does not fit
+    ├── LedgerError               a booking contradicts what the ledger holds
     └── StoreError                a store cannot be opened, read or written
 
 Every error says what happened, where, and what to do next; the facts are attributes.
@@ -122,6 +123,10 @@ class InfeasiblePlanError(PlanError):
         self.missing_tokens = missing_tokens
         self.conflict = conflict
         self.missing = dict(missing or {})
+
+
+class LedgerError(ApportionError):
+    """A booking contradicts what the ledger holds: an unknown account, or a reservation settled twice, differently."""
 
 
 class StoreError(ApportionError):
