@@ -83,7 +83,18 @@ def private_server(*options: str) -> Iterator[Server]:
         if os.geteuid() == 0:
             account = pwd.getpwnam("postgres")
             os.chown(folder, account.pw_uid, account.pw_gid)
-        init = [str(binaries / "initdb"), "-D", str(folder / "data"), "-A", "trust", "-U", "postgres", "-N", "-E", "UTF8"]
+        init = [
+            str(binaries / "initdb"),
+            "-D",
+            str(folder / "data"),
+            "-A",
+            "trust",
+            "-U",
+            "postgres",
+            "-N",
+            "-E",
+            "UTF8",
+        ]
         done = subprocess.run(_as_postgres(init), capture_output=True, text=True, check=False)  # noqa: S603
         if done.returncode:
             raise NoServerError(f"initdb failed: {done.stderr.strip()[-500:]}")

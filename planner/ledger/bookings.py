@@ -113,10 +113,13 @@ def _refuse_unusable_parent(tx: Transaction, account: str, above: Sequence[str])
             f"account '{account}' would stand below {len(above)} others", hint=f"{MOST_DEPTH - 1} may stand above one"
         )
     marks = _marks(len(above))
-    closed = above and tx.execute(
-        f"SELECT id FROM accounts WHERE id IN ({marks}) AND closed_us IS NOT NULL",  # noqa: S608  (question marks)
-        above,
-    ).fetchone()
+    closed = (
+        above
+        and tx.execute(
+            f"SELECT id FROM accounts WHERE id IN ({marks}) AND closed_us IS NOT NULL",  # noqa: S608  (question marks)
+            above,
+        ).fetchone()
+    )
     if closed:
         raise LedgerError(f"account '{closed[0]}' is closed", hint="Open the new one elsewhere")
 

@@ -76,6 +76,7 @@ class Ledger:
         clock: Tells the time in seconds since 1970; see `open_store` for the default.
         wait_s: How long an operation waits for others at most, in seconds.
         power_safe: Whether a booking in SQLite outlives a power cut; it always outlives the end of a process.
+        create: Whether to make the ledger where there is none.
 
     Raises:
         StoreError: The store cannot be opened, under either policy: nobody should go on with a wrong address.
@@ -90,11 +91,12 @@ class Ledger:
         clock: Callable[[], float] | None = None,
         wait_s: float = WAIT_S,
         power_safe: bool = False,
+        create: bool = True,
     ) -> None:
         if on_store_failure not in {"closed", "open"}:
             raise InputError(f"on_store_failure cannot be {on_store_failure!r}", hint='Give "closed" or "open"')
         self.on_store_failure = on_store_failure
-        self._store: Store = open_store(address, clock=clock, wait_s=wait_s, power_safe=power_safe)
+        self._store: Store = open_store(address, clock=clock, wait_s=wait_s, power_safe=power_safe, create=create)
         self._paths: dict[str, AccountPath] = {}
         self._unbooked: deque[_Unbooked] = deque()
         self._unbooked_lock = threading.Lock()
@@ -266,9 +268,7 @@ class Ledger:
         """
         if isinstance(reservation, Reservation) and reservation.degraded is not None:
             return reservation  # the store does not know of it
-        return self._write(
-            lambda tx: bookings.release(tx, self._path_of(tx, reservation), _name(reservation))
-        )
+        return self._write(lambda tx: bookings.release(tx, self._path_of(tx, reservation), _name(reservation)))
 
     def renew(self, reservation: Reservation | str, *, lease_s: float = LEASE_S) -> Reservation:
         """Let the lease begin anew, for a call that takes longer.
@@ -281,9 +281,7 @@ class Ledger:
         lease_us = _check_lease(lease_s)
         if isinstance(reservation, Reservation) and reservation.degraded is not None:
             return reservation
-        return self._write(
-            lambda tx: bookings.renew(tx, self._path_of(tx, reservation), _name(reservation), lease_us)
-        )
+        return self._write(lambda tx: bookings.renew(tx, self._path_of(tx, reservation), _name(reservation), lease_us))
 
     def top_up(self, account: str, *, tokens: int = 0, cost_nusd: int = 0, key: str | None = None) -> None:
         """Raise the limits of an account. A retry with the same key raises them once.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from apportion.errors import MissingExtraError, StoreError
 from apportion.planner.ledger.schema import POSTGRES_STEPS
-from apportion.planner.ledger.stores import WAIT_S
+from apportion.planner.ledger.stores import NOTHING_THERE, WAIT_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -44,13 +44,16 @@ class PostgresStore:
         address: `postgresql://...`. A password is better kept in `~/.pgpass` or `PGPASSWORD`.
         clock: Tells the time in seconds since 1970; the server's by default.
         wait_s: How long to wait for the server, a connection or a lock, in seconds.
+        create: Whether to make the tables where there are none.
 
     Raises:
         MissingExtraError: The extra `postgres` is not installed.
         StoreError: The server cannot be used, or its tables are none of ours or newer than this version.
     """
 
-    def __init__(self, address: str, *, clock: Callable[[], float] | None = None, wait_s: float = WAIT_S) -> None:
+    def __init__(
+        self, address: str, *, clock: Callable[[], float] | None = None, wait_s: float = WAIT_S, create: bool = True
+    ) -> None:
         try:
             import psycopg
         except ImportError as error:
@@ -68,7 +71,11 @@ class PostgresStore:
                 "the address of the PostgreSQL server cannot be read",  # it may hold a password, so it is not shown
                 hint="Write postgresql://USER@HOST:PORT/DATABASE",
             ) from None
-        self._migrate()
+        try:
+            self._migrate(create=create)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def name(self) -> str:
@@ -180,7 +187,7 @@ class PostgresStore:
             raise
         return connection
 
-    def _migrate(self) -> None:
+    def _migrate(self, *, create: bool) -> None:
         """Make the tables, or take the steps that are missing: all of them or none."""
         with self._errors(), self._connection() as connection, connection.transaction():
             connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (SCHEMA,))
@@ -192,6 +199,8 @@ class PostgresStore:
                     f"{self.name} has a schema {SCHEMA} that is not a ledger of apportion",
                     hint="It was left untouched. Give another database",
                 )
+            if not (there or create):
+                raise StoreError(f"there is no ledger in {self.name}", hint=NOTHING_THERE)
             if not there:
                 connection.execute(f"CREATE SCHEMA {SCHEMA}")
                 connection.execute("CREATE TABLE version (steps BIGINT NOT NULL)")

@@ -163,7 +163,9 @@ def _contradictions(
     row: _Row, held: Amounts, used: Amounts, in_window: Mapping[str, Amounts], topped: Amounts
 ) -> Iterable[str]:
     for unit in ("tokens", "cost"):
-        mine = {name: getattr(row, f"{unit}_{name}") for name in ("opened", "total", "spent", "held", "passed", "brought")}
+        mine = {
+            name: getattr(row, f"{unit}_{name}") for name in ("opened", "total", "spent", "held", "passed", "brought")
+        }
         name = "tokens" if unit == "tokens" else "nano-dollars"
         index = ("tokens", "cost").index(unit)
         if mine["held"] != held[index]:
@@ -183,7 +185,8 @@ def _remarks(row: _Row, overdue: Amounts) -> Iterable[Finding]:
         text = f"account '{row.id}': leases have ended; the next reservation takes back {_amounts(overdue)}"
         yield Finding("overdue", row.id, text)
     over = Amounts(
-        _over(row.tokens_total, row.tokens_spent + row.tokens_held), _over(row.cost_total, row.cost_spent + row.cost_held)
+        _over(row.tokens_total, row.tokens_spent + row.tokens_held),
+        _over(row.cost_total, row.cost_spent + row.cost_held),
     )
     if any(over):
         yield Finding("overdrawn", row.id, f"account '{row.id}': calls used {_amounts(over)} more than it had")

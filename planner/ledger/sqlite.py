@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from apportion.errors import StoreError
 from apportion.planner.ledger.schema import APPLICATION_ID, SQLITE_STEPS
-from apportion.planner.ledger.stores import WAIT_S
+from apportion.planner.ledger.stores import NOTHING_THERE, WAIT_S
 from apportion.telemetry._database import Database, Format
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class SqliteStore:
         clock: Tells the time in seconds since 1970; that of the machine by default.
         wait_s: How long a writer waits for another one, in seconds.
         power_safe: Whether each booking waits until it is on the disk.
+        create: Whether to make the file where there is none.
 
     Raises:
         StoreError: The file is no ledger, too new, damaged, or cannot be opened.
@@ -58,7 +59,10 @@ class SqliteStore:
         clock: Callable[[], float] | None = None,
         wait_s: float = WAIT_S,
         power_safe: bool = False,
+        create: bool = True,
     ) -> None:
+        if not (create or path.expanduser().exists()):
+            raise StoreError(f"there is no ledger {path}", hint=NOTHING_THERE)
         form = FORMAT._replace(synchronous="FULL") if power_safe else FORMAT
         self._clock = clock or time.time
         self._database = Database(path, form, busy_seconds=wait_s)

@@ -14,7 +14,6 @@ WAIT_S = 5.0
 """How long an operation waits for others at most, in seconds."""
 
 
-
 class Cursor(Protocol):
     """The result of a statement."""
 
@@ -75,10 +74,19 @@ class Store(Protocol):
         """Close all connections; closing twice is fine."""
 
 
+NOTHING_THERE = "Give the address of another one; a ledger is made by whoever runs agents"
+"""The hint where there is no ledger and none is to be made."""
+
+
 def open_store(
-    address: str | Path, *, clock: Callable[[], float] | None = None, wait_s: float = WAIT_S, power_safe: bool = False
+    address: str | Path,
+    *,
+    clock: Callable[[], float] | None = None,
+    wait_s: float = WAIT_S,
+    power_safe: bool = False,
+    create: bool = True,
 ) -> Store:
-    """Open the store that an address names, and create it where there is none.
+    """Open the store that an address names.
 
     Args:
         address: The path of a SQLite file, or the address of a PostgreSQL server (`postgresql://...`).
@@ -87,6 +95,7 @@ def open_store(
         wait_s: How long an operation waits for others at most, in seconds.
         power_safe: Whether a booking outlives a power cut, at the cost of waiting for the disk, with SQLite. It outlives
             the end of every process in any case. PostgreSQL goes by its own settings.
+        create: Whether to make the store where there is none.
 
     Raises:
         StoreError: The store cannot be opened, is none of ours, or is newer than this version.
@@ -95,7 +104,7 @@ def open_store(
     if isinstance(address, str) and address.startswith(("postgresql://", "postgres://")):
         from apportion.planner.ledger.postgres import PostgresStore
 
-        return PostgresStore(address, clock=clock, wait_s=wait_s)
+        return PostgresStore(address, clock=clock, wait_s=wait_s, create=create)
     from apportion.planner.ledger.sqlite import SqliteStore
 
-    return SqliteStore(Path(address), clock=clock, wait_s=wait_s, power_safe=power_safe)
+    return SqliteStore(Path(address), clock=clock, wait_s=wait_s, power_safe=power_safe, create=create)

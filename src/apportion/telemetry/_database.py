@@ -264,6 +264,9 @@ def _store_errors(path: Path, form: Format) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise StoreError(f"the store {path} cannot be used: {error}", hint=_hint(error, form)) from error
+    except UnicodeDecodeError as error:  # SQLite quotes a damaged schema in its message
+        hint = _HINTS[sqlite3.SQLITE_CORRUPT].format(remedy=form.remedy)
+        raise StoreError(f"the store {path} cannot be used: it holds text that is none", hint=hint) from error
     except OSError as error:
         raise StoreError(
             f"cannot use the store {path}: {error.strerror or error}",

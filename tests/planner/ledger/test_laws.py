@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from apportion.errors import LedgerError
 from apportion.planner.ledger import Ledger, bookings
@@ -21,7 +28,12 @@ from apportion.planner.ledger import Ledger, bookings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TREE = {"team": (None, 1000, 5000), "run": ("team", 700, None), "agent": ("run", None, 2000), "other": ("team", 500, 3000)}
+TREE = {
+    "team": (None, 1000, 5000),
+    "run": ("team", 700, None),
+    "agent": ("run", None, 2000),
+    "other": ("team", 500, 3000),
+}
 """Name, parent, tokens and nano-dollars of each account."""
 
 LEASE_S = 100
@@ -268,9 +280,7 @@ def test_a_ledger_in_postgresql_keeps_the_laws(new_database: Callable[[], str]) 
 GUARDS = {
     "tokens": "closed_us IS NOT NULL OR cost_total - cost_spent - cost_held < ? + 0 * ?",
     "money": "closed_us IS NOT NULL OR tokens_total - tokens_spent - tokens_held < ? + 0 * ?",
-    "closed accounts": (
-        "tokens_total - tokens_spent - tokens_held < ? OR cost_total - cost_spent - cost_held < ?"
-    ),
+    "closed accounts": ("tokens_total - tokens_spent - tokens_held < ? OR cost_total - cost_spent - cost_held < ?"),
     "everything": "? + ? < 0",
 }
 """The guard of the books with one part taken out."""

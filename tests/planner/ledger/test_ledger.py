@@ -41,7 +41,13 @@ def test_a_refusal_says_who_lacks_what_and_when_something_may_come_free(
     clock.now += 20
     refused = ledger.reserve("run", tokens=400, cost_nusd=1)
     assert not refused.granted
-    assert (refused.account, refused.unit, refused.asked, refused.free, refused.held) == ("team", "tokens", 400, 300, 700)
+    assert (refused.account, refused.unit, refused.asked, refused.free, refused.held) == (
+        "team",
+        "tokens",
+        400,
+        300,
+        700,
+    )
     assert refused.retry_after_s == pytest.approx(40)
     assert refused.reason == "account 'team' has 300 tokens free, 400 were asked for; 700 are held"
     refused = ledger.reserve("run", tokens=250, cost_nusd=7)
