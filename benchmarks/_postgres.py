@@ -77,7 +77,7 @@ def private_server(*options: str) -> Iterator[Server]:
         NoServerError: Its programs are not installed, or it does not start.
     """
     binaries = _binaries()
-    folder = Path(tempfile.mkdtemp(prefix="apportion-pg-", dir="/tmp"))  # noqa: S108  (a short path, as sockets need)
+    folder = Path(tempfile.mkdtemp(prefix="apportion-pg-", dir="/tmp"))
     server = Server(folder, binaries, options)
     try:
         if os.geteuid() == 0:

@@ -266,7 +266,8 @@ def _settle_late(
     """Settle a reservation that has gone back: nothing is held any more, and the use is booked all the same."""
     spent = known_amounts(used, Amounts(known.tokens, known.cost_nusd))
     tx.execute(
-        "UPDATE reservations SET state = 'settled', used_tokens = ?, used_cost = ?, late = 1, ended_us = ? WHERE id = ?",
+        "UPDATE reservations SET state = 'settled', used_tokens = ?, used_cost = ?, late = 1,"
+        " ended_us = ? WHERE id = ?",
         (*spent, now, known.id),
     )
     book(tx, path, held=Amounts(), spent=spent, now=now)
@@ -485,8 +486,7 @@ def _find(tx: Transaction, reservation: str) -> Reservation | None:
 
 def to_reservation(row: Sequence[Any]) -> Reservation:
     """Make a reservation of a row with its columns."""
-    *fields, late = row
-    return Reservation(*fields, late=bool(late))
+    return Reservation(*row[:-1], late=bool(row[-1]))
 
 
 def find_reservation(tx: Transaction, reservation: str) -> Reservation:

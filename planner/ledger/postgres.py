@@ -19,6 +19,8 @@ from apportion.planner.ledger.stores import NOTHING_THERE, WAIT_S
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from apportion.planner.ledger.stores import Transaction
+
 T = TypeVar("T")
 
 SCHEMA = "apportion_ledger"
@@ -63,6 +65,8 @@ class PostgresStore:
         self._wait_s = wait_s
         self._closed = False
         self._inherited: list[Any] = []
+        self._idle: list[Any] = []
+        self._lock = threading.Lock()
         self._start_pool()
         try:
             self._parts = psycopg.conninfo.conninfo_to_dict(address)
@@ -85,11 +89,11 @@ class PostgresStore:
         port = f":{parts['port']}" if parts.get("port") else ""
         return f"postgresql://{user}{parts.get('host', '')}{port}/{parts.get('dbname', '')}"
 
-    def write(self, body: Callable[[_PostgresTransaction], T]) -> T:
+    def write(self, body: Callable[[Transaction], T]) -> T:
         """Run a body in one write transaction, again where its connection breaks."""
         return self._run(body, read_only=False)
 
-    def read(self, body: Callable[[_PostgresTransaction], T]) -> T:
+    def read(self, body: Callable[[Transaction], T]) -> T:
         """Run a body on one consistent snapshot."""
         return self._run(body, read_only=True)
 
@@ -105,7 +109,7 @@ class PostgresStore:
         for connection in idle:
             connection.close()
 
-    def _run(self, body: Callable[[_PostgresTransaction], T], *, read_only: bool) -> T:
+    def _run(self, body: Callable[[Transaction], T], *, read_only: bool) -> T:
         errors = self._psycopg.errors
         for attempt in range(1, ATTEMPTS + 1):
             with self._errors(), self._connection() as connection:
@@ -167,13 +171,16 @@ class PostgresStore:
 
     def _start_pool(self) -> None:
         self._pid = os.getpid()
-        self._idle: list[Any] = []
+        self._idle = []
         self._lock = threading.Lock()
         self._slots = threading.BoundedSemaphore(CONNECTIONS)
 
     def _connect(self) -> Any:
         wait_ms = max(1, int(self._wait_s * 1000))
-        given = {"connect_timeout": max(2, int(self._wait_s)), "application_name": "apportion"} | self._parts
+        given: dict[str, Any] = {
+            "connect_timeout": max(2, int(self._wait_s)),
+            "application_name": "apportion",
+        } | self._parts
         connection = self._psycopg.connect(**given, autocommit=True)
         try:
             connection.execute(
@@ -238,11 +245,11 @@ class _PostgresTransaction:
         self._connection = connection
         self._clock = clock
 
-    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> Any:
+    def execute(self, statement: str, parameters: Sequence[Any] = (), /) -> Any:
         """Run one statement; its parameters stand as `?`."""
         return self._connection.execute(_with_percent_signs(statement), parameters)
 
-    def lock(self, root: str) -> int:
+    def lock(self, root: str, /) -> int:
         """Lock the topmost account, and return the time after that."""
         row = self._connection.execute(_LOCK, (root,)).fetchone()
         return row[0] if row is not None and self._clock is None else self.now()

@@ -13,7 +13,7 @@ MOST = 2**53
 """The largest number of tokens, or nano-dollars (9 million dollars), in a limit or a booking."""
 
 LEASE_S = 900.0
-"""How long a reservation holds, in seconds: more than the ten minutes after which the SDKs of model providers give up."""
+"""How long a reservation holds, in seconds: more than the ten minutes after which SDKs of model providers give up."""
 
 MOST_LEASE_S = 30 * 86_400.0
 """The longest lease: thirty days, in seconds."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from apportion.planner.ledger.stores import Transaction
+
 T = TypeVar("T")
 
 FORMAT = Format("ledger", APPLICATION_ID, SQLITE_STEPS, "start with new accounts")
@@ -26,10 +28,14 @@ class _SqliteTransaction:
     """A transaction that holds the write lock of the whole file, or reads a snapshot of it."""
 
     def __init__(self, connection: sqlite3.Connection, clock: Callable[[], float]) -> None:
-        self.execute: Callable[[str, Sequence[Any]], sqlite3.Cursor] = connection.execute
+        self._connection = connection
         self._clock = clock
 
-    def lock(self, _root: str) -> int:
+    def execute(self, statement: str, parameters: Sequence[Any] = (), /) -> sqlite3.Cursor:
+        """Run one statement."""
+        return self._connection.execute(statement, parameters)
+
+    def lock(self, _root: str, /) -> int:
         """Return the time; the file is locked already."""
         return int(self._clock() * 1e6)
 
@@ -73,13 +79,13 @@ class SqliteStore:
         """The path of the file."""
         return str(self._database.path)
 
-    def write(self, body: Callable[[_SqliteTransaction], T]) -> T:
+    def write(self, body: Callable[[Transaction], T]) -> T:
         """Run a body in one write transaction."""
         self._refuse_another_file()
         with self._database.writing() as connection:
             return body(_SqliteTransaction(connection, self._clock))
 
-    def read(self, body: Callable[[_SqliteTransaction], T]) -> T:
+    def read(self, body: Callable[[Transaction], T]) -> T:
         """Run a body on one consistent snapshot."""
         with self._database.reading() as connection:
             return body(_SqliteTransaction(connection, self._clock))

@@ -93,8 +93,8 @@ def open_store(
         clock: Tells the time in seconds since 1970. By default that of this machine with SQLite, and that of the
             server with PostgreSQL, so that machines need not agree on the time.
         wait_s: How long an operation waits for others at most, in seconds.
-        power_safe: Whether a booking outlives a power cut, at the cost of waiting for the disk, with SQLite. It outlives
-            the end of every process in any case. PostgreSQL goes by its own settings.
+        power_safe: Whether a booking in SQLite outlives a power cut, at the cost of waiting for the disk. It outlives
+            every end of a process anyway. PostgreSQL goes by its own settings.
         create: Whether to make the store where there is none.
 
     Raises:
