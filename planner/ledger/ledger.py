@@ -325,6 +325,8 @@ class Ledger:
             LedgerError: There is no such account.
             StoreError: The store cannot be used.
         """
+        if below is not None:
+            _check_id("account", below)
         return self._store.read(lambda tx: reading.read_accounts(tx, below))
 
     def reservation(self, reservation: str) -> Reservation:
@@ -346,6 +348,8 @@ class Ledger:
             LedgerError: There is no such account.
             StoreError: The store cannot be used.
         """
+        if account is not None:
+            _check_id("account", account)
         return self._store.read(lambda tx: bookings.open_reservations(tx, account))
 
     def audit(self) -> list[Finding]:
