@@ -498,7 +498,8 @@ def _find(tx: Transaction, reservation: str) -> Reservation | None:
 
 def to_reservation(row: Sequence[Any]) -> Reservation:
     """Make a reservation of a row with its columns."""
-    return Reservation(*row[:-1], bool(row[-1]))
+    name, account, state, tokens, cost, used_tokens, used_cost, expires_us, late = row
+    return Reservation(name, account, state, tokens, cost, used_tokens, used_cost, expires_us, late=bool(late))
 
 
 def find_reservation(tx: Transaction, reservation: str) -> Reservation:

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeVar
 
 from apportion.errors import InputError, LedgerError, StoreError
@@ -378,7 +379,7 @@ class Ledger:
             raise InputError(f"older_than_s must be 0 or more, not {older_than_s!r:.40}", hint="Give seconds")
         older_us = int(older_than_s * 1e6)
         roots = [account.id for account in self.accounts() if account.parent is None]
-        return sum(self._write(lambda tx, root=root: bookings.prune(tx, root, older_us)) for root in roots)
+        return sum(self._write(partial(bookings.prune, root=root, older_us=older_us)) for root in roots)
 
     def flush(self) -> int:
         """Book the uses that the store does not know of yet, and return how many there were.
