@@ -450,9 +450,13 @@ class Ledger:
         known, used = self._unbooked[0]
         try:
             path = self._path(tx, known.account)
-            if known.degraded is None:
-                bookings.settle(tx, path, known.id, used)
-            else:
+            try:
+                bookings.settle(
+                    tx, path, known.id, used
+                )  # it may be stored even where the store broke while storing it
+            except LedgerError:
+                if known.degraded is None:
+                    raise
                 bookings.spend(tx, path, known.id, bookings.known_amounts(used, _amounts(known)))
         except LedgerError:
             return False
