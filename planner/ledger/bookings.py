@@ -238,17 +238,15 @@ def settle(tx: Transaction, path: Path, reservation: str, used: tuple[int | None
     now = tx.lock(path.root)
     row = tx.execute(
         "UPDATE reservations SET state = 'settled', used_tokens = COALESCE(?, tokens), used_cost = COALESCE(?, cost),"
-        " ended_us = ? WHERE id = ? AND state = 'open'"
+        " ended_us = ? WHERE id = ? AND account = ? AND state = 'open'"
         " RETURNING tokens, cost, used_tokens, used_cost, expires_us",
-        (*used, now, reservation),
+        (*used, now, reservation, path.ids[-1]),
     ).fetchone()
     if row is not None:
         held, spent = Amounts(row[0], row[1]), Amounts(row[2], row[3])
         book(tx, path, held=Amounts(-held.tokens, -held.cost_nusd), spent=spent, now=now)
         return Reservation(reservation, path.ids[-1], "settled", *held, *spent, row[4])
-    known = _find(tx, reservation)
-    if known is None:
-        raise _unknown(reservation)
+    known = _find_on(tx, path, reservation)
     if known.state != "settled":
         return _settle_late(tx, path, known, used, now)
     if any(new not in {None, old} for new, old in zip(used, (known.used_tokens, known.used_cost_nusd), strict=True)):
@@ -311,16 +309,14 @@ def release(tx: Transaction, path: Path, reservation: str) -> Reservation:
     """
     now = tx.lock(path.root)
     row = tx.execute(
-        "UPDATE reservations SET state = 'released', ended_us = ? WHERE id = ? AND state = 'open'"
+        "UPDATE reservations SET state = 'released', ended_us = ? WHERE id = ? AND account = ? AND state = 'open'"
         " RETURNING tokens, cost, expires_us",
-        (now, reservation),
+        (now, reservation, path.ids[-1]),
     ).fetchone()
     if row is not None:
         book(tx, path, held=Amounts(-row[0], -row[1]), spent=Amounts(), now=now)
         return Reservation(reservation, path.ids[-1], "released", row[0], row[1], expires_us=row[2])
-    known = _find(tx, reservation)
-    if known is None:
-        raise _unknown(reservation)
+    known = _find_on(tx, path, reservation)
     if known.state == "settled":
         raise LedgerError(
             f"reservation '{reservation}' was settled: its call was made", hint="What was used cannot be given back"
@@ -336,14 +332,12 @@ def renew(tx: Transaction, path: Path, reservation: str, lease_us: int) -> Reser
     """
     now = tx.lock(path.root)
     row = tx.execute(
-        "UPDATE reservations SET lease_us = ?, dated_us = ?, expires_us = ? WHERE id = ? AND state = 'open'"
-        " RETURNING tokens, cost",
-        (lease_us, now, now + lease_us, reservation),
+        "UPDATE reservations SET lease_us = ?, dated_us = ?, expires_us = ?"
+        " WHERE id = ? AND account = ? AND state = 'open' RETURNING tokens, cost",
+        (lease_us, now, now + lease_us, reservation, path.ids[-1]),
     ).fetchone()
     if row is None:
-        known = _find(tx, reservation)
-        if known is None:
-            raise _unknown(reservation)
+        known = _find_on(tx, path, reservation)
         raise LedgerError(f"reservation '{reservation}' is {known.state}", hint="Reserve again")
     return Reservation(reservation, path.ids[-1], "open", row[0], row[1], expires_us=now + lease_us)
 
@@ -378,6 +372,24 @@ def close_account(tx: Transaction, path: Path) -> None:
     """Let nothing more be reserved on an account and below; what holds may still be settled."""
     now = tx.lock(path.root)
     tx.execute("UPDATE accounts SET closed_us = ? WHERE id = ? AND closed_us IS NULL", (now, path.ids[-1]))
+
+
+def prune(tx: Transaction, root: str, older_us: int) -> int:
+    """Delete the reservations of a tree that ended so long ago, keep what they used in the books, and count them."""
+    now = tx.lock(root)
+    rows = tx.execute(
+        "DELETE FROM reservations WHERE root = ? AND state <> 'open' AND ended_us <= ?"
+        " RETURNING account, COALESCE(used_tokens, 0), COALESCE(used_cost, 0)",
+        (root, now - older_us),
+    ).fetchall()
+    for account, used in added_up(rows).items():
+        ids = find_path(tx, account).ids
+        tx.execute(
+            "UPDATE accounts SET tokens_brought = tokens_brought + ?,"  # noqa: S608  (question marks)
+            f" cost_brought = cost_brought + ? WHERE id IN ({_marks(len(ids))})",
+            (*used, *ids),
+        )
+    return len(rows)
 
 
 def book(tx: Transaction, path: Path, *, held: Amounts, spent: Amounts, now: int) -> None:
@@ -486,7 +498,8 @@ def _find(tx: Transaction, reservation: str) -> Reservation | None:
 
 def to_reservation(row: Sequence[Any]) -> Reservation:
     """Make a reservation of a row with its columns."""
-    return Reservation(*row[:-1], late=bool(row[-1]))
+    name, account, state, tokens, cost, used_tokens, used_cost, expires_us, late = row
+    return Reservation(name, account, state, tokens, cost, used_tokens, used_cost, expires_us, late=bool(late))
 
 
 def find_reservation(tx: Transaction, reservation: str) -> Reservation:
@@ -498,6 +511,21 @@ def find_reservation(tx: Transaction, reservation: str) -> Reservation:
     found = _find(tx, reservation)
     if found is None:
         raise _unknown(reservation)
+    return found
+
+
+def _find_on(tx: Transaction, path: Path, reservation: str) -> Reservation:
+    """Return a reservation of an account.
+
+    Raises:
+        LedgerError: There is no such reservation, or it is of another account.
+    """
+    found = find_reservation(tx, reservation)
+    if found.account != path.ids[-1]:
+        raise LedgerError(
+            f"reservation '{reservation}' is of account '{found.account}', not of '{path.ids[-1]}'",
+            hint="Give the reservation as it was made, or its name",
+        )
     return found
 
 

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeVar
 
 from apportion.errors import InputError, LedgerError, StoreError
@@ -219,7 +220,8 @@ class Ledger:
             InputError: An amount is out of range.
             LedgerError: There is no such reservation, or it was settled with other amounts.
             StoreError: The store cannot be used, and `on_store_failure` is "closed": say it again later. Under "open"
-                the use is booked later by itself, and this is raised only when too many wait.
+                the use of a reservation (not of a mere name) is booked later by itself, and this is raised only when
+                too many wait.
         """
         used = (_check_amount("tokens", tokens), _check_amount("cost_nusd", cost_nusd))
 
@@ -325,6 +327,8 @@ class Ledger:
             LedgerError: There is no such account.
             StoreError: The store cannot be used.
         """
+        if below is not None:
+            _check_id("account", below)
         return self._store.read(lambda tx: reading.read_accounts(tx, below))
 
     def reservation(self, reservation: str) -> Reservation:
@@ -346,6 +350,8 @@ class Ledger:
             LedgerError: There is no such account.
             StoreError: The store cannot be used.
         """
+        if account is not None:
+            _check_id("account", account)
         return self._store.read(lambda tx: bookings.open_reservations(tx, account))
 
     def audit(self) -> list[Finding]:
@@ -358,6 +364,22 @@ class Ledger:
         if damage:
             return [Finding("wrong", "", text) for text in damage]
         return self._store.read(reading.audit_books)
+
+    def prune(self, *, older_than_s: float) -> int:
+        """Forget reservations that ended long ago, and return how many; balances and audits stay as they are.
+
+        A retry with the key of a forgotten reservation is a new call, and it cannot be settled any more. So keep them
+        for longer than anybody retries.
+
+        Raises:
+            InputError: The time is negative or no number.
+            StoreError: The store cannot be used.
+        """
+        if not (isinstance(older_than_s, int | float) and 0 <= older_than_s < float("inf")):
+            raise InputError(f"older_than_s must be 0 or more, not {older_than_s!r:.40}", hint="Give seconds")
+        older_us = int(older_than_s * 1e6)
+        roots = [account.id for account in self.accounts() if account.parent is None]
+        return sum(self._write(partial(bookings.prune, root=root, older_us=older_us)) for root in roots)
 
     def flush(self) -> int:
         """Book the uses that the store does not know of yet, and return how many there were.
@@ -428,9 +450,13 @@ class Ledger:
         known, used = self._unbooked[0]
         try:
             path = self._path(tx, known.account)
-            if known.degraded is None:
-                bookings.settle(tx, path, known.id, used)
-            else:
+            try:
+                bookings.settle(
+                    tx, path, known.id, used
+                )  # it may be stored even where the store broke while storing it
+            except LedgerError:
+                if known.degraded is None:
+                    raise
                 bookings.spend(tx, path, known.id, bookings.known_amounts(used, _amounts(known)))
         except LedgerError:
             return False

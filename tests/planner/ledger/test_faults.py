@@ -115,6 +115,28 @@ def test_a_use_that_waits_is_booked_when_the_ledger_is_closed_or_is_complained_a
             lost.close()
 
 
+def test_a_reservation_that_was_stored_although_the_store_broke_is_settled_and_not_booked_twice(
+    address: str, reserved: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "PAUSE_S", 0.0)
+    with Ledger(address, on_store_failure="open") as ledger:
+        ledger.open_account("run", tokens=100)
+        write = type(ledger._store).write
+
+        def write_and_break(self: Any, body: Any) -> None:
+            write(self, body)
+            raise StoreError("broke after it was stored")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(ledger._store), "write", write_and_break)
+            unsure = reserved(ledger, "run", 40)
+            assert unsure.degraded == "broke after it was stored"
+            assert ledger.settle(unsure, tokens=30).degraded
+        assert ledger.flush() == 1
+        stands = ledger.account("run").tokens
+        assert (stands.spent, stands.held, ledger.unbookable) == (30, 0, 0)
+
+
 def test_a_use_that_can_never_be_booked_is_counted(path: Path, reserved: Any) -> None:
     ledger = Ledger(path, wait_s=0.05, on_store_failure="open")
     with locked(path):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -427,6 +427,17 @@ def test_windows_that_are_none_are_refused(tmp_path: Path, bad: Any) -> None:
         ledger.open_account("run", window_s=bad)
 
 
+def test_a_reservation_is_booked_on_no_other_account_than_its_own(ledger: Ledger, reserved: Any) -> None:
+    for name in ("run", "other"):
+        ledger.open_account(name, tokens=1000)
+    wrong = replace(reserved(ledger, "run", 100), account="other")
+    for ask in (ledger.settle, ledger.release, ledger.renew):
+        with pytest.raises(LedgerError, match="is of account 'run', not of 'other'"):
+            ask(wrong)
+    assert [account.tokens.free for account in ledger.accounts()] == [1000, 900]
+    assert ledger.audit() == []
+
+
 def test_what_does_not_exist_is_an_error_that_says_so(ledger: Ledger) -> None:
     unknown = uuid.uuid4().hex
     for ask in (ledger.settle, ledger.release, ledger.renew, ledger.reservation):
@@ -457,6 +468,31 @@ def test_a_use_too_large_to_add_up_is_an_error_and_books_nothing(ledger: Ledger)
     with pytest.raises(StoreError):
         ledger.spend("run", tokens=MOST)
     assert [finding.kind for finding in ledger.audit()] == []
+
+
+def test_what_ended_long_ago_can_be_forgotten_without_changing_a_balance(
+    ledger: Ledger, reserved: Any, clock: Any
+) -> None:
+    ledger.open_account("team", tokens=1000, window_s=HOUR_S)
+    ledger.open_account("run", parent="team", cost_nusd=1000)
+    old = [reserved(ledger, "run", 100, cost_nusd=9, lease_s=10 * HOUR_S) for _ in range(3)]
+    ledger.settle(old[0], tokens=70)
+    ledger.release(old[1])
+    clock.now += HOUR_S
+    recent = ledger.settle(reserved(ledger, "team", 50))
+    before = ledger.accounts()
+    assert ledger.prune(older_than_s=HOUR_S) == 2
+    assert ledger.accounts() == before
+    assert ledger.audit() == []
+    with pytest.raises(LedgerError, match="there is no reservation"):
+        ledger.settle(old[0])
+    assert ledger.settle(old[2]).state == ledger.reservation(recent.id).state == "settled"
+    clock.now += 1
+    assert ledger.prune(older_than_s=0) == 2
+    assert ledger.audit() == []
+    for bad in (-1, float("nan"), float("inf"), "1"):
+        with pytest.raises(InputError, match="older_than_s must be"):
+            ledger.prune(older_than_s=bad)  # type: ignore[arg-type]
 
 
 def test_records_can_be_written_as_json(ledger: Ledger, reserved: Any) -> None:
