@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 64 * 2**20
 """Bytes of the largest context that is compared or rebuilt; beyond it, it is sent whole or refused."""
 
-JSON_PREFERRED = 1.5
+JSON_PREFERRED = 1.3
 """Edits of JSON by path are taken even if they are so many times as long in bytes: they can be read without the base,
 and a token holds about four bytes of a path, and two of the numbers that say where a text changes."""
 
@@ -214,16 +214,18 @@ def _aligned(old: tuple[Section, ...], new: tuple[Section, ...]) -> list[int | N
     found: list[int | None] = list(range(first))
     if first == len(new):
         return found
-    places: dict[Section, list[int]] = defaultdict(list)
+    wanted = set(new[first:])
+    places: dict[Section, int] = {}
     for number, section in enumerate(old):
-        places[section].append(number)
+        if section in wanted:
+            places.setdefault(section, number)
     expected = first
     for section in new[first:]:
         known = places.get(section)
         if known is None:
             found.append(None)
             continue
-        at = expected if expected < len(old) and old[expected] == section else known[0]
+        at = expected if expected < len(old) and old[expected] == section else known
         found.append(at)
         expected = at + 1
     return found

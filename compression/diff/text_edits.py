@@ -6,9 +6,10 @@ that moved or was quoted is found as well. A place costs tokens itself, so short
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from functools import cached_property
 from itertools import accumulate
+from operator import add
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -18,19 +19,25 @@ MIN_INNER = 24
 """Bytes of the shortest place amid new text. To leave and go on costs about seven tokens, so many bytes of text."""
 
 MIN_EDGE = 10
-"""Bytes of the shortest place that only makes its neighbour longer; that costs about three tokens."""
+"""Bytes of the shortest place at an end of a text; that costs about three tokens."""
 
 MIN_ELSEWHERE = 40
 """Bytes of the shortest place that is not ahead in the same section; to go there costs ten tokens."""
 
-MAX_PLACES = 4
-"""How many places of one line are tried."""
+MAX_PLACES = 3
+"""How many places of one piece are tried, the nearest ones further down; and one elsewhere."""
 
-SEPARATORS = (b",", b" ")
-"""Where text that lines do not explain is split, one after the other."""
+SEPARATORS = ((b",", 1), (b" ", 2))
+"""Where text that lines do not explain is split, one after the other, and how many pieces in a row are searched for."""
+
+MAX_WORD = 24
+"""Bytes of the longest word that is not cut in two."""
 
 MIN_START = 5
 """Bytes of the shortest piece with which a search begins; blank lines and brackets stand everywhere."""
+
+
+_WORD = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") | frozenset(range(0x80, 0x100))
 
 
 class Place(NamedTuple):
@@ -116,7 +123,7 @@ class Finder:
     def __init__(self, base: Base, targets: Sequence[bytes]) -> None:
         self._base = base
         wanted = {line for target in targets for line in lines_of(target) if len(line) >= MIN_START}
-        self._places = _places(base.lines, wanted) if wanted else {}
+        self._places = _places(base.lines, wanted)
 
     def parts(self, target: bytes, pair: int | None) -> list[Part]:
         """Return the parts of a text.
@@ -126,7 +133,7 @@ class Finder:
             pair: The section of which it may be a new version, or `None`.
         """
         lines = lines_of(target)
-        runs = _runs(lines, self._base.lines, self._places, least=MIN_INNER, elsewhere=MIN_ELSEWHERE)
+        runs = _runs(lines, lines, self._base.lines, self._places)
         parts: list[Part] = []
         position = 0
         for run in (*runs, _Run(len(lines), 0, 0)):
@@ -135,7 +142,7 @@ class Finder:
             if run.length:
                 parts.append(self._base.place(run.base, run.base + run.length))
             position = run.target + run.length
-        return _joined(self._refined(parts, pair))
+        return self._grown(_joined(self._refined(parts, pair)))
 
     def _refined(self, parts: list[Part], pair: int | None) -> list[Part]:
         """Replace new text between two places by what is really new in it."""
@@ -147,6 +154,21 @@ class Finder:
             gap = self._gap(parts, number, pair)
             refined += [part] if gap is None else self._finer(part, gap)
         return refined
+
+    def _grown(self, parts: list[Part]) -> list[Part]:
+        """Let each place take in what stands before it, where that is as in the target: it costs nothing."""
+        for number in range(1, len(parts)):
+            before, place = parts[number - 1], parts[number]
+            if not isinstance(before, bytes) or not isinstance(place, Place):
+                continue
+            last = parts[number - 2] if number > 1 else None
+            first = last.end if isinstance(last, Place) and last.section == place.section else 0
+            lowest = max(0, place.start - len(before), first if first <= place.start else 0)
+            size = common_end(self._base.contents[place.section][lowest : place.start], before)
+            if size:
+                parts[number - 1] = before[: len(before) - size]
+                parts[number] = Place(place.section, place.start - size, place.end)
+        return _joined(parts)
 
     def _gap(self, parts: list[Part], number: int, pair: int | None) -> Place | None:
         """Return what stands in the base where the new text stands in the target."""
@@ -185,53 +207,59 @@ class _Run(NamedTuple):
 
 def _places(pieces: Sequence[bytes | None], wanted: set[bytes]) -> dict[bytes, list[int]]:
     found: dict[bytes, list[int]] = {}
-    common = wanted.intersection(pieces)
+    common = wanted.intersection(pieces) if wanted else wanted
     if common:
         for number, piece in enumerate(pieces):
             if piece in common and piece is not None:
-                known = found.setdefault(piece, [])
-                if len(known) < MAX_PLACES:
-                    known.append(number)
+                found.setdefault(piece, []).append(number)
     return found
 
 
 def _runs(
+    keys: Sequence[bytes],
     target: Sequence[bytes],
     base: Sequence[bytes | None],
     places: dict[bytes, list[int]],
-    *,
-    least: int,
-    elsewhere: int,
 ) -> list[_Run]:
     """Return runs in the order of the target, without overlap there.
 
     Args:
+        keys: By what each piece of the target is looked up.
         target: Pieces of the target.
         base: Pieces of the base.
-        places: Where pieces stand in the base.
-        least: Bytes of the shortest run.
-        elsewhere: Bytes of the shortest run that is not ahead of the run before.
+        places: Where keys stand in the base.
     """
     runs: list[_Run] = []
+    if not places:
+        return runs
     position = free = expected = 0
-    while position < len(target):
+    while position < len(keys):
+        known = places.get(keys[position])
+        if known is None:
+            position += 1
+            continue
         best = _Run(position, 0, 0)
-        known = places.get(target[position])
-        if known is not None:
-            here = [expected, *known] if expected < len(base) and base[expected] == target[position] else known
-            for there in here:
-                length = _length(target, position, base, there)
-                if length > best.length:
-                    best = _Run(position, there, length)
-            best = _backwards(target, base, best, free)
-            size = sum(map(len, target[best.target : best.target + best.length]))
-            if size >= (least if best.base >= expected else elsewhere):
-                runs.append(best)
-                position = free = best.target + best.length
-                expected = best.base + best.length
-                continue
-        position += 1
+        for there in _tried(known, expected):
+            length = _length(target, position, base, there)
+            if length > best.length:
+                best = _Run(position, there, length)
+        best = _backwards(target, base, best, free)
+        size = sum(map(len, target[best.target : best.target + best.length]))
+        if size >= (MIN_INNER if best.base >= expected else MIN_ELSEWHERE):
+            runs.append(best)
+            position = free = best.target + best.length
+            expected = best.base + best.length
+        else:
+            position += 1
     return runs
+
+
+def _tried(known: list[int], expected: int) -> list[int]:
+    """Return the places that are tried: the nearest ones further down, then the first of all."""
+    if len(known) <= MAX_PLACES:
+        return known
+    ahead = bisect_left(known, expected)
+    return [*known[ahead : ahead + MAX_PLACES], known[0]]
 
 
 def _length(target: Sequence[bytes], position: int, base: Sequence[bytes | None], there: int) -> int:
@@ -249,7 +277,7 @@ def _backwards(target: Sequence[bytes], base: Sequence[bytes | None], run: _Run,
     return _Run(first, there, run.length + run.target - first)
 
 
-def _edits(base: bytes, target: bytes, separators: Sequence[bytes]) -> list[Part]:
+def _edits(base: bytes, target: bytes, separators: Sequence[tuple[bytes, int]]) -> list[Part]:
     """Return the parts of a text that replaces another, as places of section 0."""
     first = common_start(base, target)
     first = first if first >= MIN_EDGE or first == len(target) else 0
@@ -266,11 +294,11 @@ def _edits(base: bytes, target: bytes, separators: Sequence[bytes]) -> list[Part
     return parts
 
 
-def _split_edits(base: bytes, target: bytes, separators: Sequence[bytes]) -> list[Part]:
-    separator, *finer = separators
+def _split_edits(base: bytes, target: bytes, separators: Sequence[tuple[bytes, int]]) -> list[Part]:
+    (separator, width), *finer = separators
     there, here = _split(base, separator), _split(target, separator)
-    wanted = {piece for piece in here if len(piece) > 1}
-    runs = _runs(here, there, _places(there, wanted), least=MIN_INNER, elsewhere=MIN_ELSEWHERE)
+    searched, keys = (there, here) if width == 1 else (_in_rows(there), _in_rows(here))
+    runs = _runs(keys, here, there, _places(searched, {key for key in keys if len(key) >= MIN_START}))
     if not runs:
         return _edits(base, target, finer) if finer else [target]
     ends = [0, *accumulate(map(len, there))]
@@ -285,6 +313,11 @@ def _split_edits(base: bytes, target: bytes, separators: Sequence[bytes]) -> lis
             parts.append(Place(0, ends[run.base], ends[run.base + run.length]))
         position, past = run.target + run.length, run.base + run.length
     return parts
+
+
+def _in_rows(pieces: list[bytes]) -> list[bytes]:
+    """Return each piece with the one after it: two words in a row say more than one."""
+    return list(map(add, pieces, pieces[1:]))
 
 
 def _moved(parts: list[Part], by: int) -> list[Part]:
@@ -318,10 +351,10 @@ def _joined(parts: list[Part]) -> list[Part]:
 
 
 def common_start(one: bytes, other: bytes) -> int:
-    """Return how many bytes two contents have in common at their beginning, whole UTF-8 characters only.
+    """Return how many bytes two contents have in common at their beginning, whole words only.
 
-    >>> common_start("naïve".encode(), "naîve".encode())
-    2
+    >>> common_start("so naïve".encode(), "so naîve".encode())
+    3
     """
     low, high = 0, min(len(one), len(other))
     while low < high:
@@ -330,14 +363,20 @@ def common_start(one: bytes, other: bytes) -> int:
             low = middle
         else:
             high = middle - 1
-    return _character(one, low, -1) if low < len(one) else _character(other, low, -1)
+    if low == len(one) == len(other):
+        return low
+    for back in range(min(low, MAX_WORD) + 1):
+        at = low - back
+        if not (_within_word(one, at) or _within_word(other, at)):
+            return at
+    return _character(one if low < len(one) else other, low, -1)
 
 
 def common_end(one: bytes, other: bytes) -> int:
-    """Return how many bytes two contents have in common at their end, whole UTF-8 characters only.
+    """Return how many bytes two contents have in common at their end, whole words only.
 
-    >>> common_end(b"was here", b"is here")
-    6
+    >>> common_end(b"it was here", b"this is here")
+    5
     """
     low, high = 0, min(len(one), len(other))
     while low < high:
@@ -346,7 +385,21 @@ def common_end(one: bytes, other: bytes) -> int:
             low = middle
         else:
             high = middle - 1
+    if low == len(one) == len(other):
+        return low
+    for back in range(min(low, MAX_WORD) + 1):
+        size = low - back
+        if not (_within_word(one, len(one) - size) or _within_word(other, len(other) - size)):
+            return size
     return len(one) - _character(one, len(one) - low, 1)
+
+
+def _within_word(content: bytes, offset: int) -> bool:
+    """Say whether the bytes before and behind an offset belong to one word or one UTF-8 character."""
+    if not 0 < offset < len(content):
+        return False
+    before, behind = content[offset - 1], content[offset]
+    return (before in _WORD and behind in _WORD) or behind & 0xC0 == 0x80
 
 
 def _character(content: bytes, offset: int, step: int) -> int:

@@ -2,15 +2,17 @@
 
     =1-14                            sections 1 to 14 of the base, as they are
     +tool_result:read 812            a new section of 812 bytes; they follow, and a line feed
-    ~15 =40-3+5:abc\n...             a section built of parts, reading at the beginning of the base's section 15
+    ~15 =40-3"print()...             a section built of parts, reading at the beginning of the base's section 15
     {16 , 2                          a new state of JSON section 16: two lines, each a path and its new value
 
 What is not named is left out; sections that moved are named where they now are. The parts of a `~` section are
 
     =N  copy N lines         -N  pass over N lines
-    .N  copy N bytes         !N  pass over N bytes
+    .N  copy N bytes         !N  pass over N bytes; behind new bytes N alone
     @S:L  go on reading at line L of section S of the base
-    +N:   N new bytes follow
+    'new text     up to the line feed, which does not belong to it
+    "a new line   up to the line feed, which does
+    +N            N new bytes follow, behind a blank
 
 A line goes up to its end (LF, CR LF or CR), wherever in it one is. Sections and lines are counted from 1. Every number
 is checked against what is there, and what is built against the size that was announced.
@@ -42,6 +44,7 @@ MAX_HEAD = 12 * MAX_NAME + 200
 """Bytes of the longest first line of a section, its name escaped."""
 
 _DIGITS: Final = frozenset(b"0123456789")
+_NEW: Final = frozenset({b"+", b"'", b'"'})
 _decoder: Final = json.JSONDecoder()
 
 
@@ -109,6 +112,14 @@ def _changed_head(section: Section, old: Section) -> bytes:
     return b"" if same else b" " + _head(section)
 
 
+def _new_bytes(part: bytes) -> bytes:
+    """Write new bytes; where they are one line or less, their length need not be told."""
+    feed = part.find(b"\n")
+    if feed < 0:
+        return b"'%b\n" % part
+    return b'"' + part if feed == len(part) - 1 else b"+%d %b" % (len(part), part)
+
+
 class _Writer:
     """Writes parts as operations, from where the last one ended.
 
@@ -126,7 +137,7 @@ class _Writer:
     def add(self, part: Part) -> None:
         """Write one part."""
         if isinstance(part, bytes):
-            self.ops.append(b"+%d:%b" % (len(part), part))
+            self.ops.append(_new_bytes(part))
             return
         if part.section != self._section or part.start < self._offset:
             line = self._base.line_at(part.section, part.start)
@@ -144,7 +155,8 @@ class _Writer:
             self.ops.append(b"%b%d" % (by_lines, there - here))
             self._offset = self._base.line_start(self._section, there)
         if offset > self._offset:
-            self.ops.append(b"%b%d" % (by_bytes, offset - self._offset))
+            passed = by_bytes == b"!" and bool(self.ops) and self.ops[-1][:1] in _NEW
+            self.ops.append(b"%b%d" % (b"" if passed else by_bytes, offset - self._offset))
             self._offset = offset
 
 
@@ -206,11 +218,20 @@ class _Reader:
         self._add(kind, name, parts.content())
 
     def _operation(self, sign: bytes, parts: _Cursor) -> None:
-        if sign not in {b"=", b"-", b".", b"!", b"@", b"+"}:
+        if sign in {b"'", b'"'}:
+            feed = self._delta.find(b"\n", self._at)
+            if feed < 0:
+                raise self._damaged("ends too early")
+            parts.add(self._raw(feed - self._at) if sign == b"'" else self._raw(feed + 1 - self._at))
+            self._at += sign == b"'"
+            return
+        if sign.isdigit():  # behind new bytes a number alone says how many old ones they replace
+            self._at -= 1
+        elif sign not in {b"=", b"-", b".", b"!", b"@", b"+"}:
             raise self._damaged("no such part")
         number = self._number()
         if sign == b"+":
-            self._expect(b":")
+            self._expect(b" ")
             parts.add(self._raw(number))
         elif sign == b"@":
             self._expect(b":")
