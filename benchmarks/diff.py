@@ -231,9 +231,7 @@ def measure(pair: Pair) -> Result:
 
 def flat(context: Context) -> str:
     """Return a context as one text, each section behind a line that says what it is."""
-    return "".join(
-        f"{each.kind}:{each.name}\n{each.content.decode('utf-8', 'replace')}\n" for each in context.sections
-    )
+    return "".join(f"{each.kind}:{each.name}\n{each.content.decode('utf-8', 'replace')}\n" for each in context.sections)
 
 
 def reference_tokens(pair: Pair) -> int | None:

@@ -6,9 +6,9 @@
     offer.base                          # the context to build a delta on, or None and offer.reason
     offer.references                    # section 3 of the new context stands as section 7 in the held one
 
-Model APIs keep no state: a run holds what its last prompt held, and what it wrote since. A run that ended holds nothing,
-one that was compacted only what the compaction left, and one that was quiet for too long what nobody should count on.
-An offer is made only where it is true at this moment.
+Model APIs keep no state: a run holds what its last prompt held, and what it wrote since. A run that ended holds
+nothing, one that was compacted only what the compaction left, and one that was quiet for too long what nobody should
+count on. An offer is made only where it is true at this moment.
 """
 
 from __future__ import annotations

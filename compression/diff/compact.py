@@ -39,9 +39,7 @@ def pack(target: Context, base: Context) -> bytes:
     )
     if not dictionary:
         return zstandard.ZstdCompressor(compression_params=parameters).compress(content)
-    return zstandard.ZstdCompressor(
-        compression_params=parameters, dict_data=_dictionary(dictionary)
-    ).compress(content)
+    return zstandard.ZstdCompressor(compression_params=parameters, dict_data=_dictionary(dictionary)).compress(content)
 
 
 def unpack(frame: bytes, base: Context, target: str, *, size: int, max_bytes: int) -> Context:

@@ -237,8 +237,6 @@ def open_envelope(envelope: Envelope, held: Mapping[str, Context], *, max_bytes:
     return opened(envelope.data, base, envelope.target, size=envelope.size, max_bytes=max_bytes)
 
 
-
-
 def _malformed(what: str) -> DeltaError:
     return DeltaError(f"damaged envelope: {what}", reason=Reason.MALFORMED)
 

@@ -4,8 +4,8 @@ r"""Edits of a JSON text by paths, where the text is one that a JSON writer wrot
     /orders/3/note -                 take away
     /orders/4 +{"id":7}              put in before element 4, or at the end
 
-Content is bytes: edits are used only if the edited JSON, written in the style of the new text, is the new text, byte for
-byte. A number that is spelt otherwise (`1.10`), a key that stands twice, keys in another order: then they are not.
+Content is bytes: edits are used only if the edited JSON, written in the style of the new text, is the new text, byte
+for byte. A number that is spelt otherwise (`1.10`), a key that stands twice, keys in another order: then they are not.
 """
 
 from __future__ import annotations
@@ -137,8 +137,7 @@ def _line(path: Path, sign: str, value: Any) -> bytes:
 
 def _escape(key: str) -> str:
     """Return a key as it stands in a path; those with anything unusual in them are escaped as in JSON."""
-    plain = json.dumps(key)[1:-1].replace("~", "~0").replace("/", "~1").replace(" ", "\\u0020")
-    return plain
+    return json.dumps(key)[1:-1].replace("~", "~0").replace("/", "~1").replace(" ", "\\u0020")
 
 
 def _steps(path: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Cuts a file into sections whose contents, one after the other, are the file again, byte for byte.
 
-Requests and lists of messages are cut at each message and tool definition, JSON lines at each line. Anything else is one
-section. JSON is read to find where to cut; what is cut is the file's own bytes.
+Requests and lists of messages are cut at each message and tool definition, JSON lines at each line. Anything else is
+one section. JSON is read to find where to cut; what is cut is the file's own bytes.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _members(text: str, at: int) -> Iterator[_Cut]:
             cut = None
             for cut in _elements(text, at, LISTS[key]):
                 yield cut
-            at = _decoder.raw_decode(text, at)[1] if cut is None else cut.end
+            at = _decoder.raw_decode(text, at)[1] if cut is None else cut.end + 1
         else:
             at = _decoder.raw_decode(text, at)[1]
         at = _skip(text, at)
@@ -135,7 +135,7 @@ def _described(value: Any, kind: str) -> tuple[str, str]:
     function = value.get("function")
     named = function if isinstance(function, dict) else value
     role, name = value.get("role") or value.get("type"), named.get("name")
-    if kind == "message" and isinstance(role, str) and is_word(role) and role[0].isalpha() and len(role) <= 32:  # noqa: PLR2004
+    if kind == "message" and isinstance(role, str) and is_word(role) and role[0].isalpha() and len(role) <= 32:
         kind = role
     return kind, name[:MAX_NAME] if isinstance(name, str) else ""
 

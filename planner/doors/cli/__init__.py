@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from apportion.errors import ApportionError
-from apportion.planner.doors.cli import config, models, plan, replay, telemetry
+from apportion.planner.doors.cli import config, diff, handoff, models, plan, replay, telemetry
 from apportion.planner.doors.cli._common import (
     BROKEN_PIPE,
     INTERRUPTED,
@@ -53,7 +53,7 @@ def _options(
     """Take the options that stand before a command; each does its work in a callback."""
 
 
-for module in (config, plan, replay, telemetry, models):
+for module in (config, plan, replay, telemetry, models, diff, handoff):
     module.register(app)
 
 
