@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import struct
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ MAX_NUMBER = 2**53
 """Largest number of a message."""
 
 _MAGIC: Final = b"\xa9dlt"
-_HEADER: Final = struct.Struct(">4sBB16s16sQQ")
+_HEADER: Final = struct.Struct(">4sBB16s16sQQ8s")
 
 
 class Form(StrEnum):
@@ -82,6 +83,12 @@ class Envelope:
     version: int = VERSION
     changes: Changes | None = None
 
+    @property
+    def seal(self) -> bytes:
+        """Eight bytes over all that is sent but the reason: they tell a damaged message, even a wrong number."""
+        said = f"{self.version} {self.form.value} {self.base} {self.target} {self.size} {self.number} ".encode()
+        return hashlib.sha256(said + self.data).digest()[:8]
+
     def to_json(self) -> dict[str, Any]:
         """Return the envelope as JSON values; data that is no UTF-8 text is written in base 64."""
         shown: dict[str, Any] = {"v": self.version, "form": self.form.value}
@@ -92,6 +99,7 @@ class Envelope:
             shown["number"] = self.number
         if self.reason is not None:
             shown["reason"] = self.reason.value
+        shown["seal"] = self.seal.hex()
         try:
             shown["data"] = self.data.decode()
         except UnicodeDecodeError:
@@ -113,7 +121,7 @@ class Envelope:
         form, reason = value.get("form"), value.get("reason")
         if form not in tuple(Form):
             raise _malformed("no such form")
-        return cls(
+        envelope = cls(
             Form(form),
             _digest(value.get("target")),
             _whole(value.get("size")),
@@ -122,6 +130,7 @@ class Envelope:
             Reason(reason) if reason in tuple(Reason) else None,
             _whole(value.get("number", 0)),
         )
+        return envelope._sealed_with(value.get("seal"))
 
     def to_text(self) -> str:
         """Return the envelope as one line of JSON."""
@@ -145,7 +154,8 @@ class Envelope:
         base = bytes(16) if self.base is None else bytes.fromhex(self.base)
         form = _CODES.index(self.form) | (0 if self.base is None else 0x80)
         target = bytes.fromhex(self.target)
-        return _HEADER.pack(_MAGIC, self.version, form, base, target, self.size, self.number) + self.data
+        header = _HEADER.pack(_MAGIC, self.version, form, base, target, self.size, self.number, self.seal)
+        return header + self.data
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Envelope:
@@ -156,13 +166,19 @@ class Envelope:
         """
         if len(data) < _HEADER.size or not data.startswith(_MAGIC):
             raise _malformed("not an envelope")
-        _, version, form, base, target, size, number = _HEADER.unpack_from(data)
+        _, version, form, base, target, size, number, seal = _HEADER.unpack_from(data)
         if version != VERSION:
             raise DeltaError(f"version {version} of the format", reason=Reason.UNKNOWN_VERSION)
         if form & 0x7F >= len(_CODES) or number > MAX_NUMBER:
             raise _malformed("no such form")
         held = base.hex() if form & 0x80 else None
-        return cls(_CODES[form & 0x7F], target.hex(), size, data[_HEADER.size :], held, number=number)
+        envelope = cls(_CODES[form & 0x7F], target.hex(), size, data[_HEADER.size :], held, number=number)
+        return envelope._sealed_with(seal.hex())
+
+    def _sealed_with(self, seal: Any) -> Envelope:
+        if seal != self.seal.hex():
+            raise _malformed("its seal is broken")
+        return self
 
 
 def enclose(

@@ -2,8 +2,8 @@
 
 The whole context stands where Mycelium has it: results of earlier agents in `previous_results`, everything else in
 `conversation_history`, each message with `kind` and `name` of ours beside `role`. A delta stands in `context.delta`,
-and its tag in `metadata.tags`. Readers that drop members they do not know pass the tags on: so it is seen that a delta was
-lost, and a context that passed through their hands can still be compared with its digest.
+and its tag in `metadata.tags`. Readers that drop members they do not know pass the tags on: so it is seen that a delta
+was lost, and a context that passed through their hands can still be compared with its digest.
 """
 
 from __future__ import annotations

@@ -122,7 +122,8 @@ GOOD = enclose(TARGET, BASE).to_json()
 @pytest.mark.parametrize(
     "damage",
     [
-        {"form": "other"}, {"form": None}, {"base": 7}, {"base": "abc"}, {"base": BASE.digest.upper()}, {"target": None},
+        {"form": "other"}, {"form": None}, {"base": 7}, {"base": "abc"}, {"base": BASE.digest.upper()},
+        {"target": None}, {"number": 7}, {"seal": None}, {"seal": "0" * 16},
         {"size": -1}, {"size": 1.5}, {"size": True}, {"size": "9"}, {"number": -1}, {"number": 2**60}, {"data": None},
         {"data": "\ud800"}, {"data": None, "data64": "%%%"}, {"data": None, "data64": "a"},
     ],

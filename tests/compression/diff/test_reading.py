@@ -43,7 +43,8 @@ def test_a_list_of_messages_and_json_lines_are_cut() -> None:
 @pytest.mark.parametrize(
     ("data", "kind"),
     [
-        (b"", "text"), (b"plain\ntext", "text"), (b"\xff", "bytes"), (b'{"a"', "state"), (b"[1,2", "state"), (b"{", "state"),
+        (b"", "text"), (b"plain\ntext", "text"), (b"\xff", "bytes"), (b'{"a"', "state"), (b"[1,2", "state"),
+        (b"{", "state"),
         (b'{"messages":[1 2]}', "state"), (b"[" * 100_000, "state"), (b'{"messages":' + b"[" * 100_000, "state"),
     ],
 )  # fmt: skip
