@@ -105,7 +105,7 @@ def choose(paths: Sequence[Any], per_kind: int) -> list[Pair]:
             if pair.target.size <= MAX_CHARS and pair.base.size <= MAX_CHARS:
                 key = content_hash(f"{pair.base.digest}{pair.target.digest}")
                 found[pair.kind][key] = pair
-                if len(found[pair.kind]) > 50 * per_kind:
+                if len(found[pair.kind]) > 6 * per_kind:
                     del found[pair.kind][max(found[pair.kind])]
     chosen: list[Pair] = []
     for kind in KINDS:
@@ -123,12 +123,13 @@ def pairs_of(log: WorkflowLog) -> Iterator[Pair]:
     """Yield the pairs of a workflow."""
     held: dict[str, list[Event]] = {}
     newest: dict[str, Context] = {}
+    sections = {event.step: _section(event.kind, event.name, event.content) for event in log.events}
     for call in logged_calls(log):
         run = call.first.agent_run
         name = f"{log.id} {run}"
         before = held.get(run)
         events = [*(before or [])[: call.kept], *(log.events[each] for each in call.added)]
-        target = _context(events)
+        target = Context(tuple(sections[each.step] for each in events))
         if before is None:
             yield Pair("first", name, EMPTY, target)
             parent = newest.get(call.first.parent_agent or "")
@@ -136,7 +137,7 @@ def pairs_of(log: WorkflowLog) -> Iterator[Pair]:
                 yield Pair("handoff", name, parent, target)
         elif call.kept == len(before):
             yield Pair("append", name, newest[run], target)
-            old, new = _masked(before), _masked(events)
+            old, new = _masked(before, sections), _masked(events, sections)
             if new.sections[: len(old.sections)] != old.sections:
                 yield Pair("masked", name, old, new)
         else:
@@ -148,21 +149,17 @@ def pairs_of(log: WorkflowLog) -> Iterator[Pair]:
                 yield from _state_pair(f"{log.id} {event.agent_run}", event.content)
 
 
-def _context(events: Sequence[Event]) -> Context:
-    return Context(tuple(_section(each.kind, each.name, each.content) for each in events))
-
-
 def _section(kind: Kind, name: str | None, content: str) -> Section:
     return Section(kind.value, (name or "")[:200], content.encode("utf-8", "replace"))
 
 
-def _masked(events: Sequence[Event]) -> Context:
+def _masked(events: Sequence[Event], sections: dict[int, Section]) -> Context:
     """Return a prompt in which all but the last tool results are stubs."""
     results = [number for number, event in enumerate(events) if event.kind is Kind.TOOL_RESULT]
     old = {number for number in results[:-KEPT_RESULTS] if len(events[number].content) > 160}
     return Context(
         tuple(
-            _section(each.kind, each.name, "[old result left out]" if number in old else each.content)
+            _section(each.kind, each.name, "[old result left out]") if number in old else sections[each.step]
             for number, each in enumerate(events)
         )
     )
@@ -175,11 +172,11 @@ def _state_pair(run: str, content: str) -> Iterator[Pair]:
     if len(leaves) < 20:
         return
     for style in ({"separators": (",", ":")}, {}, {"indent": 2}):
-        if json.dumps(base, ensure_ascii=False, **style) == content:  # type: ignore[arg-type]
+        if json.dumps(base, ensure_ascii=False, **style) == content:
             for number in range(5):
                 place, key = leaves[(number * 2 + 1) * len(leaves) // 10]
                 place[key] = {"edited": number} if number == 2 else f"edited {number}" if number % 2 else number * 111
-            target = json.dumps(base, ensure_ascii=False, **style)  # type: ignore[arg-type]
+            target = json.dumps(base, ensure_ascii=False, **style)
             yield Pair("state", run, *(Context.of_text(each.encode("utf-8", "replace")) for each in (content, target)))
             return
 

@@ -278,8 +278,8 @@ def _section(message: Any) -> Section:
             content = base64.b64decode(encoded, validate=True)
         except binascii.Error:
             raise InputError("unreadable base 64", hint="Ask for the whole context.") from None
-    usable = isinstance(kind, str) and is_word(kind) and kind[0].isalpha()
-    return Section(kind if usable else "user", _text(message.get("name")), content)
+    kind = kind if isinstance(kind, str) and is_word(kind) and kind[0].isalpha() else "user"
+    return Section(kind, _text(message.get("name")), content)
 
 
 def _digest(tags: list[Any]) -> str | None:

@@ -122,7 +122,7 @@ def test_an_envelope_is_built_on_what_the_run_holds_and_becomes_what_it_holds() 
 def test_limits_that_make_no_sense_are_refused() -> None:
     for limits in ({"max_bytes": -1}, {"max_runs": 0}, {"ttl_s": -1.0}, {"ttl_s": float("nan")}):
         with pytest.raises(InputError):
-            SharedContexts(**limits)  # type: ignore[arg-type]
+            SharedContexts(**limits)
 
 
 def test_threads_share_one_store() -> None:

@@ -91,7 +91,9 @@ def test_diff_wants_a_target_or_a_delta_and_does_not_overwrite_what_it_reads(fil
 
 
 def test_handoff_writes_the_whole_for_agents_that_know_no_deltas(files: Path) -> None:
-    said = run("handoff", "target.json", "--to", "t-1:tester", "--task", "Test it", "--base", "base.json", "--output", "m")
+    said = run(
+        "handoff", "target.json", "--to", "t-1:tester", "--task", "Test it", "--base", "base.json", "--output", "m"
+    )
     assert "the whole context" in said
     assert "not understood" in said
     message = json.loads((files / "m").read_text())
