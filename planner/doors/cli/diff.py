@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
 def diff_command(
     base_file: Annotated[str, typer.Argument(metavar="BASE", help="What the receiver holds.", show_default=False)],
     target_file: Annotated[
-        str | None, typer.Argument(metavar="[TARGET]", help="What it is to get.", show_default=False)
+        str | None, typer.Argument(metavar="TARGET", help="What it is to get.", show_default=False)
     ] = None,
     *,
     apply_file: Annotated[

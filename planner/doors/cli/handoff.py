@@ -62,8 +62,8 @@ def handoff_command(
 
     \b
     Examples:
-      apportion handoff context.json --from lead-1:lead --to tester-2:tester --task 'Test it' --output handoff.json
-      apportion handoff handoff.json --read --base earlier.json --output context.json
+      apportion handoff context.json --to t-2:tester --output handoff.json
+      apportion handoff handoff.json --read --output context.json
     """  # noqa: D301  (\b keeps the lines of the examples apart)
     from apportion.errors import InputError
 
