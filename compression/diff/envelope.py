@@ -204,20 +204,18 @@ def enclose(
         return whole(target, reason, number=number)
     if max(base.size, target.size) > max_bytes:
         return whole(target, Reason.TOO_LARGE, number=number)
-    if form is Form.ZSTD:
-        frame = pack(target, base)
-        if len(frame) > WORTH * target.size:
-            return whole(target, Reason.NOT_WORTH_IT, number=number)
-        return Envelope(Form.ZSTD, target.digest, target.size, frame, base.digest, number=number)
+    changes = None
     try:
-        delta = make_delta(base, target)
-    except DeltaError:
+        if form is Form.ZSTD:
+            data = pack(target, base)
+        else:
+            delta = make_delta(base, target)
+            data, changes = delta.data, delta.changes
+    except Exception:  # noqa: BLE001  (whatever a content provokes, it is sent as it is)
         return whole(target, Reason.NOT_REPRODUCED, number=number)
-    if len(delta.data) > WORTH * target.size:
+    if len(data) > WORTH * target.size:
         return whole(target, Reason.NOT_WORTH_IT, number=number)
-    return Envelope(
-        Form.DELTA, target.digest, target.size, delta.data, base.digest, number=number, changes=delta.changes
-    )
+    return Envelope(form, target.digest, target.size, data, base.digest, number=number, changes=changes)
 
 
 def enclose_all(targets: Iterable[Context], base: Context | None, *, form: Form = Form.DELTA) -> list[Envelope]:

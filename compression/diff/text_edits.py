@@ -30,6 +30,13 @@ MAX_PLACES = 3
 SEPARATORS = ((b",", 1), (b" ", 2))
 """Where text that lines do not explain is split, one after the other, and how many pieces in a row are searched for."""
 
+MAX_BY_WORDS = 1_500
+"""Bytes of the longest text that is compared word by word: a longer one that shares no line, and nothing between two
+commas, is another text rather than another version."""
+
+MAX_TIMES_AS_LONG = 4
+"""A text that is so many times as long as the new one is no earlier version of it."""
+
 MAX_WORD = 24
 """Bytes of the longest word that is not cut in two."""
 
@@ -62,6 +69,7 @@ class Base:
     def __init__(self, contents: Sequence[bytes]) -> None:
         self.contents = contents
         self._ends: dict[int, list[int]] = {}
+        self._first_lines: list[int] = []
 
     def ends(self, section: int) -> list[int]:
         """Return where the lines of a section end, in bytes; the last one is its size unless it is empty."""
@@ -84,22 +92,15 @@ class Base:
         """The lines of all sections, `None` after each section."""
         flat: list[bytes | None] = []
         for content in self.contents:
+            self._first_lines.append(len(flat))
             flat += lines_of(content)
             flat.append(None)
         return flat
 
-    @cached_property
-    def first_lines(self) -> list[int]:
-        """Where in `lines` each section begins."""
-        found = [0]
-        for content in self.contents:
-            found.append(found[-1] + len(lines_of(content)) + 1)
-        return found
-
     def place(self, first: int, last: int) -> Place:
         """Return the place of some of `lines`, from `first` up to, not including, `last`; all of one section."""
-        section = bisect_right(self.first_lines, first) - 1
-        begin = self.first_lines[section]
+        section = bisect_right(self._first_lines, first) - 1
+        begin = self._first_lines[section]
         return Place(section, self.line_start(section, first - begin), self.line_start(section, last - begin))
 
 
@@ -189,8 +190,11 @@ class Finder:
         return Place(section, start, end) if start < end else None
 
     def _finer(self, target: bytes, gap: Place) -> list[Part]:
-        content = self._base.contents[gap.section]
-        found = _edits(content[gap.start : gap.end], target, SEPARATORS)
+        old = self._base.contents[gap.section][gap.start : gap.end]
+        similar = len(old) <= MAX_TIMES_AS_LONG * len(target) + MAX_BY_WORDS
+        if similar and len(target) > MAX_BY_WORDS and len(old) == len(self._base.contents[gap.section]):
+            similar = max(common_start(old, target), common_end(old, target)) >= MIN_EDGE
+        found = _edits(old, target, SEPARATORS if similar else ())
         return [
             part if isinstance(part, bytes) else Place(gap.section, gap.start + part.start, gap.start + part.end)
             for part in found
@@ -296,6 +300,8 @@ def _edits(base: bytes, target: bytes, separators: Sequence[tuple[bytes, int]]) 
 
 def _split_edits(base: bytes, target: bytes, separators: Sequence[tuple[bytes, int]]) -> list[Part]:
     (separator, width), *finer = separators
+    if width > 1 and max(len(base), len(target)) > MAX_BY_WORDS:
+        return [target]
     there, here = _split(base, separator), _split(target, separator)
     searched, keys = (there, here) if width == 1 else (_in_rows(there), _in_rows(here))
     runs = _runs(keys, here, there, _places(searched, {key for key in keys if len(key) >= MIN_START}))

@@ -117,12 +117,11 @@ class Context:
     @cached_property
     def digest(self) -> str:
         """Name of this context: `DIGEST_DIGITS` hexadecimal digits over kinds, names and contents."""
-        digest = hashlib.sha256()
+        parts: list[bytes] = []
         for section in self.sections:
             kind, name = section.kind.encode(), section.name.encode("utf-8", "surrogatepass")
-            digest.update(b"%d %d %d\n%b%b" % (len(kind), len(name), len(section.content), kind, name))
-            digest.update(section.content)
-        return digest.hexdigest()[:DIGEST_DIGITS]
+            parts += (b"%d %d %d\n%b%b" % (len(kind), len(name), len(section.content), kind, name), section.content)
+        return hashlib.sha256(b"".join(parts)).hexdigest()[:DIGEST_DIGITS]
 
     @cached_property
     def size(self) -> int:

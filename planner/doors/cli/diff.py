@@ -83,10 +83,19 @@ def diff_command(
 
 
 def read_file(name: str) -> Context:
-    """Return the context of a file."""
-    from apportion.compression.diff import read_context
+    """Return the context of a file.
 
-    return read_context(Path(name).read_bytes())
+    Raises:
+        InputError: The file is larger than what is compared.
+    """
+    from apportion.compression.diff import read_context
+    from apportion.compression.diff.delta import MAX_BYTES
+    from apportion.errors import InputError
+
+    data = Path(name).read_bytes()
+    if len(data) > MAX_BYTES:
+        raise InputError(f"has {len(data):,} bytes; {MAX_BYTES:,} are compared", path=name, hint="Split the file.")
+    return read_context(data)
 
 
 def write_bytes(target: Output, data: bytes) -> None:
