@@ -142,6 +142,16 @@ def test_the_benchmark_of_the_cache_finds_nothing_wrong_and_shows_both_replays(t
     assert all(mark["holds"] for mark in result["marks"])
 
 
+def test_the_benchmarks_of_deltas_find_them_exact(tmp_path: Path) -> None:
+    for script, paths in (("diff.py", [ROOT / "fixtures" / "logs" / "pi"]), ("diff_trust.py", [])):
+        done = run(script, *paths, "--quick", "--json", tmp_path / "result.json")
+        assert done.returncode == 0, done.stderr
+        marks = json.loads((tmp_path / "result.json").read_text())["marks"]
+        exact = [mark for mark in marks if mark["name"].startswith(("exact", "round trips", "chains", "damaged"))]
+        assert exact
+        assert all(mark["holds"] for mark in exact)
+
+
 def test_problems_from_logs_are_skipped_with_a_message_where_there_are_none(harness: Any, tmp_path: Path) -> None:
     assert harness is not None  # puts the benchmarks on the path
     problems = importlib.import_module("_joint_problems")

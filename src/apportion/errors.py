@@ -3,7 +3,8 @@
     ApportionError
     ├── InputError                a log, problem or option that cannot be used
     │   ├── UnsupportedFormatError    no importer recognises the content
-    │   └── NothingToReplayError      the paths hold no workflow at all
+    │   ├── NothingToReplayError      the paths hold no workflow at all
+    │   └── DeltaError                a delta that cannot be applied
     ├── SettingsError             a setting is unknown, malformed or cannot be written
     ├── MissingExtraError         the feature needs an optional dependency
     ├── PlanError                 no valid plan can be given
@@ -70,6 +71,19 @@ class UnsupportedFormatError(InputError):
 
 class NothingToReplayError(InputError):
     """The given paths hold no workflow that could be replayed."""
+
+
+class DeltaError(InputError):
+    """A delta cannot be applied: the receiver needs the whole context.
+
+    Args:
+        message: What is wrong.
+        reason: The same as one word, from `apportion.compression.diff.Reason`.
+    """
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message, hint="Ask for the whole context.")
+        self.reason = reason
 
 
 class SettingsError(ApportionError):

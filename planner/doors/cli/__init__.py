@@ -14,7 +14,9 @@ from apportion.errors import ApportionError
 from apportion.planner.doors.cli import (
     compress,
     config,
+    diff,
     expand,
+    handoff,
     inspect,
     ledger,
     models,
@@ -64,7 +66,7 @@ def _options(
     """Take the options that stand before a command; each does its work in a callback."""
 
 
-for module in (config, plan, replay, compress, validate, inspect, expand, telemetry, models, ledger):
+for module in (config, plan, replay, compress, validate, inspect, expand, diff, handoff, telemetry, models, ledger):
     module.register(app)
 
 

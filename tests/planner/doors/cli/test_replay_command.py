@@ -456,7 +456,7 @@ def test_ctrl_c_with_nothing_to_report_promises_no_report(capfd: pytest.CaptureF
 # ------------------------------------------------------------------ help
 
 
-COMMANDS = [(), ("replay",), ("import",), ("status",), ("config",)]
+COMMANDS = [(), ("replay",), ("import",), ("status",), ("config",), ("diff",), ("handoff",)]
 COMMANDS += [("config", name) for name in ("show", "get", "set", "path")]
 COMMANDS += [("train",), ("models",), *(("models", name) for name in ("list", "show", "evaluate"))]
 
