@@ -193,7 +193,9 @@ def encode(outcome: Outcome) -> bytes:
         "reasons": outcome.reasons,
         "stored": [(handle.short, handle.digest, handle.size) for handle in handles],
         "handles": [handles.index(handle) for handle in outcome.handles],
-        "gaps": [(*gap.span, handles.index(gap.handle), gap.reason) for gap in outcome.gaps],
+        "gaps": [
+            (*gap.span, handles.index(gap.handle), gap.reason, gap.marker.decode("latin-1")) for gap in outcome.gaps
+        ],
     }
     head = json.dumps(facts, separators=(",", ":")).encode()
     return struct.pack(">I", len(head)) + head + (outcome.content if facts["changed"] else b"")
@@ -215,7 +217,10 @@ def decode(kept: bytes, original: bytes) -> Outcome | None:
             tuple(facts["steps"]),
             tuple(facts["reasons"]),
             tuple(handles[number] for number in facts["handles"]),
-            tuple(Gap(Span(start, end), handles[number], reason) for start, end, number, reason in facts["gaps"]),
+            tuple(
+                Gap(Span(start, end), handles[number], reason, marker.encode("latin-1"))
+                for start, end, number, reason, marker in facts["gaps"]
+            ),
         )
     except (ValueError, KeyError, IndexError, TypeError, struct.error):
         return None

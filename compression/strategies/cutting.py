@@ -136,7 +136,7 @@ class CutStrategy(BaseStrategy, ABC):
             if query.count(marker) >= query.count(left_out):
                 continue
             parts += (item.content[position : span.start], marker)
-            gaps.append(gap)
+            gaps.append(gap._replace(marker=marker))
             position = span.end
         if not gaps:
             return "does not apply"

@@ -126,11 +126,13 @@ class Gap(NamedTuple):
         span: Its bytes in the original.
         handle: Where the original is; the part is had back by its range.
         reason: Why it was left out, in a few words.
+        marker: What stands in its place, exactly as in the result.
     """
 
     span: Span
     handle: Handle
     reason: str
+    marker: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

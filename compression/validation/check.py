@@ -15,7 +15,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from apportion.compression.markers import Lines, Markers
 from apportion.compression.validation.associations import extract_pairs, extract_quantities
 from apportion.compression.validation.constraints import constraint_sentences, is_negation
 from apportion.compression.validation.facts import MAX_ERROR_LINE, extract_facts
@@ -32,9 +31,6 @@ MAX_PASSAGE = 200
 
 MIN_LEFT_OUT = 3
 """Words of the shortest passage that may be left out where it can be had back; with a negation, `MIN_REPEATED`."""
-
-MAX_NONCE = 64
-"""Characters of the longest nonce that is recognised in front of a marker."""
 
 _JOINTS = bytes.maketrans(b"\"'`()[]{}<>,;|*=:!?\\", b" " * 20)
 _QUOTES = dict.fromkeys(map(ord, "“”„‟‘’‚«»‹›「」『』"), " ")
@@ -152,7 +148,7 @@ def check(
     >>> check(b"* max_size: 1,500", b"- max_size: 1500").accepted
     True
     """
-    shown_text = _without(markers, _without_markers(original, result, gaps))
+    shown_text = _without(markers, _without((gap.marker for gap in gaps), result))
     whole, shown = _text(original), _text(shown_text)
     result_words = read_words(shown_text)
     view = _View(shown, result_words)
@@ -270,24 +266,6 @@ def _outside(original: bytes, gaps: Iterable[Gap]) -> bytes:
         parts.append(original[position : gap.span.start])
         position = gap.span.end
     return b"".join([*parts, original[position:]])
-
-
-def _without_markers(original: bytes, result: bytes, gaps: Iterable[Gap]) -> bytes:
-    """Take out the markers of gaps, each where it must stand: after the one before it."""
-    parts: list[bytes] = []
-    position, counted, line = 0, 0, 1
-    for gap in gaps:
-        line += original.count(b"\n", counted, gap.span.start)
-        last = line + original.count(b"\n", gap.span.start, max(gap.span.start, gap.span.end - 1))
-        marker = Markers("").gap(gap.handle, Lines(line, last), gap.reason)[1:]
-        counted = gap.span.start
-        found = result.find(marker, position)
-        start = result.rfind(b"[", position, max(found, position))
-        if found < 0 or start < 0 or found - start > MAX_NONCE + 1 or b"\n" in result[start:found]:
-            continue
-        parts.append(result[position:start])
-        position = found + len(marker)
-    return b"".join([*parts, result[position:]])
 
 
 def _without(markers: Iterable[bytes], result: bytes) -> bytes:

@@ -126,7 +126,7 @@ def test_pins_stay_whatever_the_target_is() -> None:
 
 def test_each_marker_has_a_nonce_and_the_first_one_says_how_to_have_the_rest_back() -> None:
     outcome = shortened(BRIDGES, 200, "towers")
-    nonce = outcome.content.partition(b": bytes ")[0].rpartition(b"[")[2].decode()
+    nonce = outcome.gaps[0].marker.partition(b":")[0].removeprefix(b"[").decode()
     assert f"[{nonce}:" not in BRIDGES
     assert outcome.content.count(f"[{nonce}: ".encode()) == len(outcome.gaps)
     assert b"left out; expand " + str(outcome.handles[0]).encode() in outcome.content
