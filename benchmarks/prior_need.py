@@ -13,9 +13,8 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from _harness import arguments, report
-from apportion.planner.prompt import need_after, prior_need
+from apportion.planner.prompt import MIN_REPLACED_TOKENS, need_after, prior_need
 from apportion.planner.replay.context import LoggedCall, logged_calls
-from apportion.planner.replay.run import MIN_REPLACED_TOKENS
 from apportion.planner.replay.run_evidence import RunEvidence
 from apportion.records import Kind
 from apportion.telemetry.importers import SkipLog, read_logs

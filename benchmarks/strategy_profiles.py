@@ -22,7 +22,7 @@ from apportion.compression.pipeline import apply
 from apportion.compression.strategies.types import Item, Query
 from apportion.content import classify
 from apportion.planner.forms import ways
-from apportion.planner.replay.run import MIN_REPLACED_TOKENS, REPLACEABLE_KINDS
+from apportion.planner.prompt import MIN_REPLACED_TOKENS, REPLACEABLE_KINDS
 from apportion.telemetry.importers import read_logs
 from apportion.telemetry.reading import SkipLog
 from apportion.tokens import count_tokens

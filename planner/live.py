@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from apportion.compression.actions import mask, reference
-from apportion.planner.prompt import PlannedPrompt, path_of, prior_need
+from apportion.planner.prompt import MIN_REPLACED_TOKENS, REPLACEABLE_KINDS, PlannedPrompt, path_of, prior_need
 from apportion.planner.replay.billing import CacheClock, Tariff, tariff
 from apportion.prices import lookup
 from apportion.records import Action, Kind, content_hash
@@ -25,12 +25,6 @@ if TYPE_CHECKING:
     from apportion.compression.strategies.types import Outcome
     from apportion.planner.forms import Forms
     from apportion.planner.planner import InvocationPlan
-
-MIN_REPLACED_TOKENS = 60
-"""Smaller results are never replaced: the stub would hardly be shorter."""
-
-REPLACEABLE = frozenset({Kind.TOOL_RESULT, Kind.HANDOFF_RESULT})
-"""What may be shortened: results of tools and of sub-agents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +167,7 @@ class LiveRun:
     def _append(self, item: ContextItem, key: str, task: str, *, expands: bool) -> None:
         row = len(self._keys)
         tokens = float(self._counter.estimate(item.content).tokens)
-        replaceable = item.kind in REPLACEABLE and not item.pinned and tokens >= MIN_REPLACED_TOKENS
+        replaceable = item.kind in REPLACEABLE_KINDS and not item.pinned and tokens >= MIN_REPLACED_TOKENS
         columns: dict[str, float] = {}
         copy, need = -1, 0.0
         if replaceable:
@@ -250,7 +244,7 @@ class LiveRun:
         """Return the pieces from which an output quotes, by windows of its text."""
         windows = {output[start : start + WINDOW] for start in range(0, len(output) - WINDOW + 1, WINDOW // 2)}
         some = sorted(windows)[:MOST_WINDOWS]
-        rows = (row for row, item in enumerate(self._items) if item.kind in REPLACEABLE)
+        rows = (row for row, item in enumerate(self._items) if item.kind in REPLACEABLE_KINDS)
         return [row for row in rows if any(window in self._items[row].content for window in some)]
 
     def _tokens(self, content: bytes) -> float:

@@ -42,7 +42,7 @@ from apportion.planner.problem import (
     Stage,
     Variant,
 )
-from apportion.planner.prompt import STUB_TOKENS, need_after, prior_need
+from apportion.planner.prompt import MIN_REPLACED_TOKENS, REPLACEABLE_KINDS, STUB_TOKENS, need_after, prior_need
 from apportion.planner.replay.context import logged_calls
 from apportion.prices import lookup
 from apportion.records import Action, Demand, Kind
@@ -59,9 +59,6 @@ LEG_CALLS = 8
 
 CACHE_TTL_S = 300.0
 """A prefix that was sent longer ago is no longer in the provider's cache."""
-
-MIN_MASKED_TOKENS = 60
-"""Shorter results are not worth a stub."""
 
 FULL_WEIGHT = 10
 """Points per work token of an agent as it was logged."""
@@ -301,8 +298,8 @@ class _Builder:
         return names
 
     def _maskable(self, event: int) -> bool:
-        result = self._events[event].kind in {Kind.TOOL_RESULT, Kind.HANDOFF_RESULT}
-        return result and self._tokens[event] >= MIN_MASKED_TOKENS
+        result = self._events[event].kind in REPLACEABLE_KINDS
+        return result and self._tokens[event] >= MIN_REPLACED_TOKENS
 
     def _invisible(self, leg: _Leg) -> str:
         """Return the piece for what a log does not show of a prompt: system prompt and tool schemas."""

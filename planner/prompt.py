@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from apportion.records import Action
+from apportion.records import Action, Kind
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
+
+REPLACEABLE_KINDS = frozenset({Kind.TOOL_RESULT, Kind.HANDOFF_RESULT})
+"""What may be shortened, masked or referred to: results of tools and of sub-agents. System text, tasks, constraints and
+the model's own words always stay."""
+
+MIN_REPLACED_TOKENS = 60
+"""Smaller results are never replaced: the stub would hardly be shorter."""
 
 STUB_TOKENS = 24
 """Tokens that a stub is expected to have before it is written."""

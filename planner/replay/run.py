@@ -11,7 +11,14 @@ from apportion.compression.expand_tool import expand_schema, reads_files
 from apportion.compression.store import Handle
 from apportion.errors import StoreError
 from apportion.planner.masking import EXPANSION_OUTPUT_TOKENS
-from apportion.planner.prompt import STUB_TOKENS, PlannedPrompt, path_of, prior_need
+from apportion.planner.prompt import (
+    MIN_REPLACED_TOKENS,
+    REPLACEABLE_KINDS,
+    STUB_TOKENS,
+    PlannedPrompt,
+    path_of,
+    prior_need,
+)
 from apportion.planner.replay.billing import CacheClock, CacheSplit, Tariff, split_prompt, tariff
 from apportion.planner.replay.results import LOST_ORIGINAL, NO_OUTPUT_USAGE, NO_PROMPT_USAGE, Totals, add_pairs
 from apportion.planner.replay.run_evidence import RunEvidence
@@ -32,14 +39,7 @@ if TYPE_CHECKING:
     from apportion.telemetry.events import Event, WorkflowLog
     from apportion.tokens import TokenizerFamily
 
-REPLACEABLE_KINDS = frozenset({Kind.TOOL_RESULT, Kind.HANDOFF_RESULT})
-"""What may be masked or referred to: results of tools and of sub-agents. System text, tasks, constraints and the
-model's own words always stay."""
-
 CALLING_KINDS = frozenset({Kind.TOOL_CALL, Kind.HANDOFF})
-
-MIN_REPLACED_TOKENS = 60
-"""Smaller results are never replaced: the stub would hardly be shorter."""
 
 MIN_SCHEMAS_SAVED = 3.0
 """The first masks of a run must leave out this many times the tokens of the expand tool's schema, which stays."""

@@ -23,12 +23,13 @@ from apportion.planner.planner import (
     Used,
     WorkflowPlanner,
 )
+from apportion.planner.prompt import REPLACEABLE_KINDS
 from apportion.planner.replay.baselines import BASELINES
 from apportion.planner.replay.billing import CacheClock
 from apportion.planner.replay.context import LoggedCall, logged_calls
 from apportion.planner.replay.regime import cache_regime, with_lifetimes
 from apportion.planner.replay.results import CallFigures, NextFigures, PlanFigures, StageFigures, Totals, WorkflowResult
-from apportion.planner.replay.run import REPLACEABLE_KINDS, CallCosts, RunReplay
+from apportion.planner.replay.run import CallCosts, RunReplay
 from apportion.records import Kind
 
 if TYPE_CHECKING:
