@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from importlib.resources import files
 
 import pytest
@@ -42,7 +43,8 @@ def test_the_table_has_each_kind_and_way_once() -> None:
 
 
 def test_a_table_of_json_saves_about_what_its_kind_is_expected_to() -> None:
-    text = "[" + ",".join(f'{{"id":{number},"state":"open","owner":"person {number % 7}"}}' for number in range(40)) + "]"
+    rows = [{"id": number, "state": "open", "owner": f"person {number % 7}"} for number in range(40)]
+    text = json.dumps(rows, separators=(",", ":"))
     profile = profile_of(ContentClass(classify(text)), Action.STRUCTURE)
     structured = Forms().of(text.encode()).structured
     assert structured is not None

@@ -17,7 +17,7 @@ from apportion.planner.doors.cli._files import STDIO
 from apportion.planner.doors.cli._numbers import whole_number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from apportion.compression.sqlite_store import SqliteHandleStore
     from apportion.compression.store import HandleStore
@@ -81,19 +81,10 @@ def _print_strategies() -> None:
     for name, strategy in known.items():
         first = (inspect.getdoc(type(strategy)) or "").partition("\n")[0]
         say(plain(f"{name:{width}}{first}"))
-    levels = ", ".join((DEFAULT, *_levels()))
-    say(f"\nlevels: {levels}")
+    say(f"\nlevels: {', '.join((DEFAULT, *pipeline.LEVELS))}")
     for message in broken:
         typer.echo(f"warning: {plain(message)}", err=True)
     raise typer.Exit
-
-
-def _levels() -> Mapping[str, object]:
-    """Return the levels of leaving things out that are installed; each is a strategy too."""
-    from apportion.compression import pipeline
-
-    levels: Mapping[str, object] = getattr(pipeline, "LEVELS", {})
-    return levels
 
 
 def chosen(names: Sequence[str] | None, level: str | None, store: HandleStore) -> Strategy:
@@ -105,7 +96,7 @@ def chosen(names: Sequence[str] | None, level: str | None, store: HandleStore) -
         store: Where originals of what is left out go.
 
     Raises:
-        InputError: There is no such strategy, or both were given.
+        InputError: There is no such strategy or level, or both were given.
     """
     from apportion.compression import pipeline
     from apportion.planner.report.figures import plain
@@ -115,14 +106,16 @@ def chosen(names: Sequence[str] | None, level: str | None, store: HandleStore) -
     known, broken = pipeline.load_strategies(store)
     for message in broken:
         typer.echo(f"warning: {plain(message)}", err=True)
-    found = []
+    if level is not None and level not in (levels := [DEFAULT, *pipeline.LEVELS]):
+        raise InputError(f"there is no level '{plain(level)}'", hint=f"Choose one of {', '.join(levels)}.")
+    found: list[Strategy] = []
     for name in names or [level or DEFAULT]:
-        if name in known:
+        if name in pipeline.LEVELS:
+            found.append(pipeline.recoverable(name, store))
+        elif name in known:
             found.append(known[name])
-        elif name in _levels():
-            found.append(vars(pipeline)["recoverable"](name, store))
         else:
-            raise InputError(f"there is no strategy '{plain(name)}'", hint=_nearest(name, [*known, *_levels()]))
+            raise InputError(f"there is no strategy '{plain(name)}'", hint=_nearest(name, [*known, *pipeline.LEVELS]))
     return found[0] if len(found) == 1 else pipeline.Chain(found, name="+".join(one.name for one in found))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import signal
 import stat
 import subprocess
@@ -104,6 +105,30 @@ def test_what_was_left_out_comes_back_by_its_handle(run: Callable[..., Answer], 
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
 
 
+@pytest.mark.parametrize("options", [["--strategy", "extractive"], ["--level", "recoverable_90"]])
+def test_every_marker_that_is_printed_can_be_given_to_expand(run: Callable[..., Answer], options: list[str]) -> None:
+    text = "".join(
+        f"Record {number}: the value is {number % 3}. It was read twice.\n" for number in range(200)
+    ).encode()
+    data = run("compress", "-", "--json", "--store", "o", *options, stdin=text).json()
+    assert data["left_out"]
+    handle, _, first = data["content"].partition("expand ")[2].partition("]")[0].partition(" ")
+    assert handle == data["handles"][0]
+    nonce = data["content"].partition(": ")[0].rpartition("[")[2]
+    ranges = [
+        first,
+        *re.findall(rf"\[{nonce}: (?:lines? )?(b?[0-9-]+)(?: left out)?\]", data["content"]),
+    ]
+    parts = [run("expand", handle, each, "--store", "o").out for each in ranges]
+    assert len(parts) == len(data["left_out"])
+    position = 0
+    for part in parts:
+        assert part
+        position = text.index(part, position) + len(part)
+    visible = run("expand", handle, "--store", "o").out
+    assert visible == text
+
+
 def test_json_tells_everything_and_holds_the_form(run: Callable[..., Answer], place: Path) -> None:
     data = run("compress", JSON_FILE, "--json").json()
     assert data["schema"] == "apportion.compression/1"
@@ -149,7 +174,9 @@ def test_strategies_are_listed_with_what_they_do(run: Callable[..., Answer]) -> 
     [
         (["--strategy", "loseless"], "Did you mean 'lossless'"),
         (["--strategy", "\x1b[31mzzz"], "Installed: "),
-        (["--level", "jsoncolumns"], "Did you mean 'json_columns'"),
+        (["--level", "recoverable_9"], "there is no level 'recoverable_9'"),
+        (["--level", "json_columns"], "Choose one of lossless, recoverable"),
+        (["--strategy", "recoverable_9"], "Did you mean 'recoverable_9"),
         (["--level", "lossless", "--strategy", "literals"], "cannot both be given"),
         (["--target-tokens", "-1"], "--target-tokens must be from 0"),
         (["--target-tokens", "many"], "must be a whole number"),
