@@ -114,7 +114,7 @@ def test_every_marker_that_is_printed_can_be_given_to_expand(run: Callable[..., 
     assert data["left_out"]
     handle, _, first = data["content"].partition("expand ")[2].partition("]")[0].partition(" ")
     assert handle == data["handles"][0]
-    nonce = data["content"].partition(": ")[0].rpartition("[")[2]
+    nonce = data["content"].partition("expand ")[0].rpartition("[")[2].partition(":")[0]
     ranges = [
         first,
         *re.findall(rf"\[{nonce}: (?:lines? )?(b?[0-9-]+)(?: left out)?\]", data["content"]),
