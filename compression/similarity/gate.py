@@ -21,6 +21,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from apportion.compression.similarity.alignment import chunks_with_rest
 from apportion.compression.similarity.chunks import chunks_of
 from apportion.compression.similarity.vectors import Ingest, Vectors, chunk_text
 from apportion.compression.strategies.types import Span, Verdict
@@ -129,16 +130,30 @@ class Gate:
             InputError: The model cannot be loaded.
         """
         chunks = list(_survivals(result.original, [gap.span for gap in result.gaps]))
+        return self._measured(chunks, result.original, recoverable=bool(result.handles))
+
+    def compare(self, original: bytes, compressed: bytes) -> Coverage:
+        """Return how much of an original a text covers of which nobody tells what was left out; see `alignment`.
+
+        Raises:
+            MissingExtraError: sentence-transformers or the weights are not installed.
+            NotValidatedError: Too much has to be embedded, or more than there is time for.
+            InputError: The model cannot be loaded.
+        """
+        chunks = [_Survival(text, _worth(rest), len(text)) for text, rest in chunks_with_rest(original, compressed)]
+        return self._measured(chunks, original, recoverable=False)
+
+    def _measured(self, chunks: Sequence[_Survival], original: bytes, *, recoverable: bool) -> Coverage:
         parts = [chunk for chunk in chunks if chunk.part]
         texts = [text for chunk in parts for text in (chunk.original, chunk.survived)]
-        embedded = self._embed(result.original, texts) if texts else 0
+        embedded = self._embed(original, texts) if texts else 0
         total = sum(chunk.size for chunk in chunks) or 1
         covered = [self._coverage(chunk) for chunk in chunks]
         mean = sum(each * chunk.size for each, chunk in zip(covered, chunks, strict=True)) / total if chunks else 1.0
         return Coverage(
             mean,
             min(covered, default=1.0),
-            1.0 if result.handles else mean,
+            1.0 if recoverable else mean,
             len(chunks),
             sum(chunk.original == chunk.survived for chunk in chunks),
             sum(not chunk.survived for chunk in chunks),
@@ -162,7 +177,7 @@ class Gate:
     def _embed(self, original: bytes, texts: Sequence[str]) -> int:
         """Make the vectors that are missing, as far as there is time, and return how many they were."""
         if isinstance(self.vectors.embedder, SentenceModel) and not is_installed():
-            raise MissingExtraError("leaving out text that cannot be had back", extra=EXTRA)
+            raise MissingExtraError("comparing texts in meaning", extra=EXTRA)
         if len(texts) > 2 * MAX_CHUNKS:
             raise NotValidatedError(f"{len(texts) // 2} chunks are too many to compare", hint="Shorten it in parts.")
         if self.seconds is not None and not self.vectors.embedder.ready:
@@ -207,4 +222,9 @@ def _survivals(original: bytes, gaps: Sequence[Span]) -> Iterator[_Survival]:
             each += 1
         survived = chunk_text(b"".join([*kept, original[position : chunk.end]]))
         if text:
-            yield _Survival(text, survived if any(map(str.isalnum, survived)) else "", len(text))
+            yield _Survival(text, _worth(survived), len(text))
+
+
+def _worth(survived: str) -> str:
+    """Return what survived of a chunk, or nothing where it is marks alone."""
+    return survived if any(map(str.isalnum, survived)) else ""

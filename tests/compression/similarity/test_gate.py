@@ -172,3 +172,17 @@ def test_chunks_cover_a_content_without_gaps(content: bytes) -> None:
     chunks = chunks_of(content)
     assert b"".join(content[start:end] for start, end in chunks) == content
     assert all(start < end for start, end in chunks)
+
+
+def test_a_text_without_gaps_is_compared_by_what_both_have_in_common() -> None:
+    embedder = Letters()
+    gate = Gate(Vectors(embedder))
+    chunks = chunks_of(TEXT)
+    without_one = gate.compare(TEXT, TEXT[: chunks[1].start] + TEXT[chunks[1].end :])
+    assert without_one == gate.measure(without(chunks[1]))
+    assert gate.compare(TEXT, TEXT).mean == gate.compare(TEXT, TEXT).minimum == 1.0
+    assert embedder.texts == []
+    reworded = gate.compare(TEXT, TEXT.replace(LINES[30].encode(), b"Of line 30 and the 30th year of Ulm."))
+    assert without_one.mean < reworded.mean < 1.0
+    assert (reworded.whole, reworded.gone, len(embedder.texts)) == (len(chunks) - 1, 0, 2)
+    assert gate.compare(TEXT, b"").mean == 0.0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from apportion import embeddings
 from apportion.planner.doors.cli import main
 
 if TYPE_CHECKING:
@@ -46,7 +47,19 @@ def test_a_harmless_rewrite_is_accepted(run: Callable[..., Answer]) -> None:
     answer = run("original.md", "-", stdin=ORIGINAL.replace(b"- ", b"* ").replace(b"`", b'"').replace(b"\n", b"\r\n"))
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.startswith("accepted\n\nfacts visible         4 of 4 (100.0%)\n")
-    assert "similarity            not measured: pip install 'apportion[semantic]'\n" in answer.out
+    assert "similarity by chunk   not measured: --min-similarity asks for it\n" in answer.out
+
+
+@pytest.mark.skipif(not embeddings.is_installed(), reason="the extra 'semantic' is not installed")
+def test_similarity_is_measured_where_it_is_asked_for(run: Callable[..., Answer], place: Path) -> None:
+    same = run("original.md", "original.md", "--min-similarity", "1")
+    assert (same.code, "similarity by chunk   1.000 on average" in same.out) == (0, True)
+    story = "The bridge was built by the town. Nobody crossed it in winter. " * 40
+    (place / "long.md").write_text(story + "\n\n" + ORIGINAL.decode() * 9)
+    cut = run("long.md", "-", "--min-similarity", "0.95", "--json", "-", stdin=ORIGINAL * 9)
+    found = json.loads(cut.out)
+    assert (cut.code, found["least_similarity"]) == (1, 0.0)
+    assert found["reasons"][-1].startswith("similarity 0.")
 
 
 def test_a_rejection_says_what_was_lost_and_what_is_new(run: Callable[..., Answer]) -> None:
@@ -83,7 +96,11 @@ def test_json_on_standard_output_stands_alone(run: Callable[..., Answer]) -> Non
         (("-", "-"), "standard input can be one of the texts, not both"),
         (("original.md", "original.md", "--json", "original.md"), "--json would overwrite what is read"),
         (("original.md", "original.md", "--min-similarity", "95"), "--min-similarity must be from 0 to 1, not 95"),
-        (("original.md", "original.md", "--min-similarity", "0.9"), "--min-similarity needs the extra 'semantic'"),
+        pytest.param(
+            ("original.md", "original.md", "--min-similarity", "0.9"),
+            "--min-similarity needs the extra 'semantic'",
+            marks=pytest.mark.skipif(embeddings.is_installed(), reason="the extra 'semantic' is installed"),
+        ),
     ],
 )
 def test_what_cannot_be_used_is_an_error_with_a_message(
