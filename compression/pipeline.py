@@ -10,6 +10,7 @@ before that strategy, byte for byte, and the outcome says why.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -108,7 +109,7 @@ def _step(strategy: Strategy, item: Item, query: Query, target_tokens: int | Non
     return _guarded(strategy, item, query, target_tokens, proved=proved)
 
 
-class Composite(BaseStrategy):
+class Composite(BaseStrategy, ABC):
     """A strategy made of others.
 
     Args:
@@ -120,9 +121,9 @@ class Composite(BaseStrategy):
         self.strategies = tuple(strategies)
         self.name = name
 
+    @abstractmethod
     def execute(self, item: Item, target_tokens: int | None, query: Query) -> Outcome:
         """Make an item shorter."""
-        raise NotImplementedError
 
     def estimate(self, item: Item, query: Query) -> Estimate:
         """Say exactly what `execute` makes of an item, by doing it."""

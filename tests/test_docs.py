@@ -55,11 +55,16 @@ def test_links_lead_to_files_that_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "printed"), [(0, r"^bill saved: -?[0-9.e-]+$"), (1, r"^architect runs as full with [0-9,]+ work tokens")]
+    ("number", "printed"),
+    [
+        (0, r"^bill saved: -?[0-9.e-]+$"),
+        (1, r"^architect runs as full with [0-9,]+ work tokens"),
+        (2, r"^output tokens at most: [1-9][0-9]*$"),
+    ],
 )
 def test_the_python_examples_of_the_readme_work_as_scripts(number: int, printed: str, tmp_path: Path) -> None:
     examples = blocks(ROOT / "README.md", "python")
-    assert len(examples) == 2
+    assert len(examples) == 3
     script = tmp_path / "example.py"
     script.write_text(examples[number].replace("fixtures/logs", "fixtures/logs/pi"), encoding="utf-8")
     run = subprocess.run([sys.executable, str(script)], cwd=ROOT, capture_output=True, text=True, check=False)
