@@ -13,8 +13,9 @@ is visible of it. What does not:
 
 - Work tokens are forecast, not known: the growth per call of the documented priors (`models.demand`), mixed with the
   legs of the same kind before.
-- Tool results may be masked; how likely they are needed again says `prompt.prior_need`. A needed one that is masked
-  loses `LOSS_PER_NEEDED_TOKEN` points per token for each unit of weight, beside the price of fetching it.
+- Results may be written by their structure, which loses nothing; what is saved is what their kind saves on average
+  (`planner.profiles`). Or they may be masked; how likely they are needed again says `prompt.prior_need`. A needed one
+  that is masked loses `LOSS_PER_NEEDED_TOKEN` points per token for each unit of weight, beside the price of fetching.
 - A sub-agent may be deferred, and run by another model, if `simplified` names one; a token of its work then counts
   `SIMPLIFIED_WEIGHT` instead of `FULL_WEIGHT`.
 - A result of a sub-agent can be handed back in full or as a pointer of `POINTER_TOKENS`.
@@ -28,6 +29,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from apportion.content import classify
 from apportion.errors import InputError
 from apportion.models.demand import PRIORS, PROBABILITIES, Mixture, StageUse
 from apportion.planner.problem import (
@@ -42,6 +44,7 @@ from apportion.planner.problem import (
     Stage,
     Variant,
 )
+from apportion.planner.profiles import profile_of
 from apportion.planner.prompt import MIN_REPLACED_TOKENS, REPLACEABLE_KINDS, STUB_TOKENS, need_after, prior_need
 from apportion.planner.replay.context import logged_calls
 from apportion.prices import lookup
@@ -294,8 +297,15 @@ class _Builder:
                 loss_points=math.ceil(LOSS_PER_NEEDED_TOKEN * FULL_WEIGHT * need * self._tokens[event]),
                 need_ppm=round(need * MILLION),
             )
-            self._items[names[-1]] = Item(id=names[-1], tokens=self._tokens[event], forms=(stub,))
+            forms = (stub, *self._structured(event))
+            self._items[names[-1]] = Item(id=names[-1], tokens=self._tokens[event], forms=forms)
         return names
+
+    def _structured(self, event: int) -> Iterator[Form]:
+        """Yield the form of a result that is written shorter without loss, where its kind gains by that."""
+        profile = profile_of(classify(self._events[event].content), Action.STRUCTURE)
+        if profile.saved > 0:
+            yield Form(action=Action.STRUCTURE, tokens=math.ceil(self._tokens[event] * (1 - profile.saved)))
 
     def _maskable(self, event: int) -> bool:
         result = self._events[event].kind in REPLACEABLE_KINDS

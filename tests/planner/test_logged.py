@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from apportion import SkipLog, WorkflowLog, read_logs
+from apportion.content import classify
 from apportion.errors import InputError
 from apportion.planner.logged import LEG_CALLS, problem_from_log
-from apportion.records import Kind
+from apportion.planner.profiles import profile_of
+from apportion.records import Action, Kind
 
 if TYPE_CHECKING:
     from apportion.planner.problem import Problem
@@ -68,6 +70,25 @@ def test_sub_agents_can_be_deferred_and_simplified_and_the_main_agent_cannot(pro
     variants = {agent.id: [variant.id for variant in agent.variants] for agent in problem.agents}
     assert variants["Plan 1"] == ["full", "simplified"]
     assert variants["main 1"] == variants["Explore 1"] == ["full"]
+
+
+def test_results_may_be_written_by_their_structure_in_the_size_that_their_kind_has_on_average(
+    log: WorkflowLog, problem: Problem
+) -> None:
+    shorter = {item.id: item for item in problem.items if any(form.action is Action.STRUCTURE for form in item.forms)}
+    assert len(shorter) >= 10
+    checked = 0
+    for event in log.events:
+        item = shorter.get(f"{event.name} at step {event.step}")
+        if item is None or event.kind is not Kind.TOOL_RESULT:
+            continue
+        (form,) = (form for form in item.forms if form.action is Action.STRUCTURE)
+        saved = profile_of(classify(event.content), Action.STRUCTURE).saved
+        assert 0 < item.tokens * (1 - saved) <= form.tokens < item.tokens
+        assert (form.loss_points, form.need_ppm) == (0, 0)
+        assert item.forms[0].action is Action.MASK
+        checked += 1
+    assert checked >= 10
 
 
 def test_the_same_log_makes_the_same_problem(log: WorkflowLog, problem: Problem) -> None:
