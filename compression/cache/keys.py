@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 SCHEMA = 1
 """Goes up whenever what is cached under a key changes its meaning."""
 
-Scalar = str | bytes | int | float | bool | None
-"""What a parameter is made of; also tuples and lists of these, and mappings from names to them."""
-
 
 @dataclass(frozen=True, slots=True)
 class CacheKey:

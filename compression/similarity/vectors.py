@@ -132,11 +132,6 @@ class Ingest:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    @property
-    def waiting_bytes(self) -> int:
-        """Bytes of content that are not embedded yet."""
-        return self._waiting
-
     def add(self, content: bytes) -> bool:
         """Have a content embedded, and say whether it was taken."""
         with self._lock:

@@ -69,7 +69,6 @@ REASON = "nothing new"
 """What a marker says about lines whose facts stand elsewhere."""
 
 _DEAR = 1e9
-_NUMBER_SIGNS = "0123456789→:|"
 
 
 class Ranges(CutStrategy):

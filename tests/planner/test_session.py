@@ -241,3 +241,18 @@ def test_any_history_is_answered_piece_by_piece_and_only_results_change(
                 if sent.handle is not None:
                     assert session.expand(str(sent.handle)) == item.content
             session.after(step, usage_of(step), output="done")
+
+
+def test_another_stage_shares_out_what_is_left() -> None:
+    allocated: list[int] = []
+    with Planner().session("w", budget=Budget(max_tokens=100_000)) as session:
+        for turn in range(4):
+            step = session.before("main", [ContextItem("look")], model=MODEL)
+            assert step.allocated_tokens is not None
+            allocated.append(step.allocated_tokens)
+            session.after(step, Usage(input_uncached=5_000, output=1_000), output="x")
+            if turn == 1:
+                session.next_stage()
+    first, again, other, last = allocated
+    assert first == again
+    assert other == last < first

@@ -104,7 +104,7 @@ def compress_command(
     if not as_json:
         if target.to_stdout and sys.stdout.isatty() and not outcome.content.endswith(b"\n"):
             typer.echo(err=True)  # so that the summary begins a line
-        _summarise(outcome, path)
+        _summarise(outcome, path, target_tokens)
 
 
 def _cache() -> Cache:
@@ -146,7 +146,7 @@ def _as_json(outcome: Outcome, path: Path | None, *, with_content: bool) -> dict
     return found
 
 
-def _summarise(outcome: Outcome, path: Path | None) -> None:
+def _summarise(outcome: Outcome, path: Path | None, target_tokens: int | None) -> None:
     from apportion.planner.report.figures import count, percent, plain
     from apportion.planner.report.inspection import facts_of, grouped_reasons
 
@@ -160,6 +160,8 @@ def _summarise(outcome: Outcome, path: Path | None) -> None:
         lines.append(f"out:    {count(len(outcome.gaps), 'part')} left out")
     if outcome.handles:
         lines.append(f"back:   apportion expand {outcome.handles[0]} --store {shlex.quote(str(path))}")
+    if target_tokens is not None and outcome.tokens > target_tokens:
+        lines.append(f"note:   above the target of {target_tokens:,} tokens")
     reasons = grouped_reasons(outcome.reasons, outcome.steps)
     lines += [f"note:   {reason}" for reason in reasons[:MAX_REASONS]]
     if len(reasons) > MAX_REASONS:

@@ -36,9 +36,6 @@ FolderOption = Annotated[
     Path | None,
     typer.Option("--models", metavar="DIR", help="The folder of the models; default: telemetry.models_path."),
 ]
-VersionArgument = Annotated[
-    str | None, typer.Argument(metavar="[VERSION]", help="Its name, or how that begins; default: the one in use.")
-]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 commands = typer.Typer(

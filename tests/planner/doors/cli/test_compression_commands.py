@@ -161,6 +161,11 @@ def test_the_task_and_the_target_reach_the_strategy(
     assert seen == [("find flights", 100, True, JSON_FILE.name), ("", None, False, None)] * 2
 
 
+def test_a_target_that_is_not_reached_is_told(run: Callable[..., Answer]) -> None:
+    assert "above the target of 100 tokens" in run("compress", JSON_FILE, "--target-tokens", "100").err
+    assert "above the target" not in run("compress", JSON_FILE, "--target-tokens", "300").err
+
+
 def test_strategies_are_listed_with_what_they_do(run: Callable[..., Answer]) -> None:
     for command in ("compress", "inspect"):
         answer = run(command, "--list")
