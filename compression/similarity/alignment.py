@@ -2,19 +2,19 @@
 
     chunks_with_rest(original, compressed)    # [("text of a chunk", "what stands for it"), ...]
 
-Lines and sentences that both texts hold once, in the same order, hold them together; equal neighbours of these join
-(patience sorting, as in patience diff). What stands between two of them in the compressed text is taken to stand for
-what is between them in the original, so a passage put in other words is compared with its own original, and a chunk
-between whose neighbours nothing stands has nothing. A passage that was moved elsewhere counts as left out.
+Lines and sentences that are the same in both texts hold them together (`equal_pieces`). What stands between two of them
+in the compressed text is taken to stand for what is between them in the original, so a passage put in other words is
+compared with its own original, and a chunk between whose neighbours nothing stands has nothing. A passage that was
+moved elsewhere counts as left out.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
+from apportion.compression.equal_pieces import equal_pieces
 from apportion.compression.similarity.chunks import chunks_of
 from apportion.compression.similarity.vectors import chunk_text
 from apportion.compression.strategies._pieces import pieces_of
@@ -41,7 +41,7 @@ def chunks_with_rest(original: bytes, compressed: bytes) -> list[ChunkAndRest]:
     before, after = (content.decode("utf-8", "replace") for content in (original, compressed))
     pieces, others = pieces_of(before), pieces_of(after)
     keys, other_keys = ([" ".join(piece.text.split()) for piece in some] for some in (pieces, others))
-    pairs = [(-1, -1), *_pairs(keys, other_keys), (len(pieces), len(others))]
+    pairs = [(-1, -1), *equal_pieces(keys, other_keys), (len(pieces), len(others))]
     olds = [old for old, _ in pairs]
     starts = list(accumulate((piece.size for piece in pieces), initial=0))
     content = before.encode()
@@ -62,54 +62,3 @@ def _between(pairs: Sequence[tuple[int, int]], olds: Sequence[int], first: int, 
     at = bisect_left(olds, last)
     end = pairs[at][1] + (pairs[at][0] == last)
     return start, end
-
-
-def _pairs(one: Sequence[str], other: Sequence[str]) -> list[tuple[int, int]]:
-    """Return which pieces are the same, in the order of both."""
-    times, other_times = Counter(one), Counter(other)
-    place = {key: number for number, key in enumerate(other) if key and other_times[key] == 1}
-    unique = [(number, place[key]) for number, key in enumerate(one) if times[key] == 1 and key in place]
-    pairs: list[tuple[int, int]] = []
-    ends = (len(one), len(other))
-    for old, new in _longest_rising(unique):
-        if pairs and (old <= pairs[-1][0] or new <= pairs[-1][1]):
-            continue  # joined as a neighbour already
-        floor = (pairs[-1][0] + 1, pairs[-1][1] + 1) if pairs else (0, 0)
-        back = _equal(one, other, (old - 1, new - 1), -1, (floor[0] - 1, floor[1] - 1))
-        ahead = _equal(one, other, (old, new), 1, ends)
-        pairs += [(old - step, new - step) for step in range(back, 0, -1)]
-        pairs += [(old + step, new + step) for step in range(ahead)]
-    if not pairs:  # nothing stands once in both: what is equal from the beginning and from the end
-        ahead = _equal(one, other, (0, 0), 1, ends)
-        back = _equal(one, other, (len(one) - 1, len(other) - 1), -1, (ahead - 1, ahead - 1))
-        pairs = [(step, step) for step in range(ahead)]
-        pairs += [(len(one) - step, len(other) - step) for step in range(back, 0, -1)]
-    return pairs
-
-
-def _equal(one: Sequence[str], other: Sequence[str], start: tuple[int, int], step: int, stop: tuple[int, int]) -> int:
-    """Return how many pieces in a row are the same, in one direction."""
-    count = 0
-    for old, new in zip(range(start[0], stop[0], step), range(start[1], stop[1], step), strict=False):
-        if one[old] != other[new]:
-            break
-        count += 1
-    return count
-
-
-def _longest_rising(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the most pairs whose second numbers rise; the first ones rise already."""
-    tails: list[int] = []
-    last: list[int] = []
-    before: list[int] = []
-    for number, (_, new) in enumerate(pairs):
-        at = bisect_left(tails, new)
-        tails[at : at + 1] = [new]
-        last[at : at + 1] = [number]
-        before.append(last[at - 1] if at else -1)
-    found: list[tuple[int, int]] = []
-    number = last[-1] if last else -1
-    while number >= 0:
-        found.append(pairs[number])
-        number = before[number]
-    return found[::-1]

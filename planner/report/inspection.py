@@ -8,11 +8,10 @@ Nothing here trusts the content: it is only split into lines and compared.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from apportion.compression.equal_pieces import equal_pieces
 from apportion.compression.validation.facts import extract_facts, missing_facts
 
 if TYPE_CHECKING:
@@ -180,7 +179,7 @@ def _left_out(gap: Gap, outcome: Outcome) -> LeftOut:
 def side_by_side(before: Sequence[str], after: Sequence[str]) -> Iterator[Row]:
     """Yield all lines of two texts, equal ones beside each other; takes about as long as sorting them."""
     left = right = 0
-    for one, other in [*_equal_lines(before, after), (len(before), len(after))]:
+    for one, other in [*equal_pieces(before, after), (len(before), len(after))]:
         for nth in range(max(one - left, other - right)):
             yield Row(
                 (left + nth + 1, before[left + nth]) if left + nth < one else None,
@@ -190,51 +189,6 @@ def side_by_side(before: Sequence[str], after: Sequence[str]) -> Iterator[Row]:
         if one < len(before) and other < len(after):
             yield Row((one + 1, before[one]), (other + 1, after[other]), same=True)
         left, right = one + 1, other + 1
-
-
-def _equal_lines(before: Sequence[str], after: Sequence[str]) -> list[tuple[int, int]]:
-    """Return numbers of equal lines, from 0, in the order of both: those that are unique, and what adjoins them."""
-    anchors = _longest_rising(_unique_pairs(before, after))
-    pairs: list[tuple[int, int]] = []
-    left = right = 0
-    for one, other in [*anchors, (len(before), len(after))]:
-        while left < one and right < other and before[left] == after[right]:
-            pairs.append((left, right))
-            left, right = left + 1, right + 1
-        adjoining: list[tuple[int, int]] = []
-        end, other_end = one - 1, other - 1
-        while end >= left and other_end >= right and before[end] == after[other_end]:
-            adjoining.append((end, other_end))
-            end, other_end = end - 1, other_end - 1
-        pairs += reversed(adjoining)
-        if one < len(before):
-            pairs.append((one, other))
-        left, right = one + 1, other + 1
-    return pairs
-
-
-def _unique_pairs(before: Sequence[str], after: Sequence[str]) -> list[tuple[int, int]]:
-    counts, other_counts = Counter(before), Counter(after)
-    places = {line: number for number, line in enumerate(after) if other_counts[line] == 1}
-    return [(number, places[line]) for number, line in enumerate(before) if counts[line] == 1 and line in places]
-
-
-def _longest_rising(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return as many pairs as possible whose second numbers rise like the first ones (patience sorting)."""
-    ends: list[int] = []
-    numbers: list[int] = []
-    before: list[int | None] = []
-    for number, (_, other) in enumerate(pairs):
-        place = bisect_left(ends, other)
-        before.append(numbers[place - 1] if place else None)
-        ends[place : place + 1] = [other]
-        numbers[place : place + 1] = [number]
-    found: list[tuple[int, int]] = []
-    last = numbers[-1] if numbers else None
-    while last is not None:
-        found.append(pairs[last])
-        last = before[last]
-    return found[::-1]
 
 
 def _text(content: bytes) -> str:
