@@ -60,6 +60,13 @@ def test_similarity_is_measured_where_it_is_asked_for(run: Callable[..., Answer]
     found = json.loads(cut.out)
     assert (cut.code, found["least_similarity"]) == (1, 0.0)
     assert found["reasons"][-1].startswith("similarity 0.")
+    (place / "bridge.md").write_text("The bridge was built by the town in spring. The ferry was sold.\n")
+    near, far = (
+        json.loads(run("bridge.md", "-", "--min-similarity", "0", "--json", "-", stdin=text).out)["similarity"]
+        for text in (b"In spring the town built the bridge. They sold the ferry.", b"Bake it for an hour, then serve.")
+    )
+    assert 0.8 < near < 1
+    assert far < 0.4
 
 
 def test_a_rejection_says_what_was_lost_and_what_is_new(run: Callable[..., Answer]) -> None:
