@@ -19,6 +19,7 @@ from apportion.planner.doors.cli import (
     handoff,
     inspect,
     ledger,
+    mcp,
     models,
     plan,
     replay,
@@ -66,7 +67,21 @@ def _options(
     """Take the options that stand before a command; each does its work in a callback."""
 
 
-for module in (config, plan, replay, compress, validate, inspect, expand, diff, handoff, telemetry, models, ledger):
+for module in (
+    config,
+    plan,
+    replay,
+    compress,
+    validate,
+    inspect,
+    expand,
+    diff,
+    handoff,
+    telemetry,
+    models,
+    ledger,
+    mcp,
+):
     module.register(app)
 
 

@@ -1,0 +1,123 @@
+"""The command `apportion mcp`."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003  (typer looks it up)
+from typing import Annotated
+
+import typer
+
+from apportion.planner.doors.cli._common import print_json, say
+from apportion.planner.doors.cli._numbers import whole_number
+
+PORT = 8765
+"""Port of the server over HTTP."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("mcp", help=_HELP, short_help="Serve the planner to models over MCP.")(mcp_command)
+
+
+_HELP = """Serve the planner to models over MCP, the Model Context Protocol.
+
+Speaks over standard input and output, as hosts start it; with --http over streamable HTTP at http://127.0.0.1:8765/mcp.
+Over HTTP every request needs a bearer token: the one of --token-file, which is made where it does not exist, or one
+that is shown at the start. Needs the extra mcp.
+
+\b
+Examples:
+  claude mcp add apportion -- apportion mcp
+  apportion mcp --http --token-file ~/.apportion-token
+  apportion mcp --list
+
+Exit codes: 0 the client has closed the connection; 2 an option cannot be used, or the extra is missing.
+"""
+
+
+def mcp_command(
+    *,
+    http: Annotated[bool, typer.Option("--http", help="Serve over streamable HTTP.")] = False,
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDRESS", help="Address to listen at, with --http.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option(parser=whole_number("--port", least=0, most=65_535), metavar="NUMBER", help="0 takes a free one."),
+    ] = PORT,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", metavar="NAME", help="Name by which clients elsewhere call it; repeatable."),
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", metavar="FILE", help="Holds the bearer token, with --http.")
+    ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option("--store", metavar="FILE", help="The store of originals; default: beside the telemetry store."),
+    ] = None,
+    ledger: Annotated[
+        str | None,
+        typer.Option("--ledger", metavar="FILE|ADDRESS", help="The ledger; default: beside the telemetry store."),
+    ] = None,
+    list_tools: Annotated[bool, typer.Option("--list", help="List the tools and what their schemas take.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --list: print JSON.")] = False,
+) -> None:
+    """Serve the planner to models over MCP."""
+    if list_tools:
+        _list(as_json=as_json)
+        return
+    _require_extra()
+    from apportion.planner.doors.mcp.service import Service
+
+    with Service(originals=store, ledger=ledger) as service:
+        if http:
+            from apportion.planner.doors.mcp.http import serve_http, token_of
+
+            token = token_of(token_file)
+            if token_file is None:
+                typer.echo(f"bearer token of this run: {token}", err=True)
+            serve_http(
+                service,
+                token=token,
+                host=host,
+                port=port,
+                names=allow_host or [],
+                ready=lambda url: typer.echo(f"serving at {url}", err=True),
+            )
+        else:
+            import anyio
+
+            from apportion.planner.doors.mcp.server import serve_stdio
+
+            anyio.run(serve_stdio, service)
+
+
+def _require_extra() -> None:
+    from importlib.util import find_spec
+
+    from apportion.errors import MissingExtraError
+
+    if find_spec("mcp") is None:
+        raise MissingExtraError("apportion mcp", extra="mcp")
+
+
+def _list(*, as_json: bool) -> None:
+    from apportion.planner.doors.mcp.catalogue import TOOLS, schema_tokens
+
+    tokens = schema_tokens()
+    if as_json:
+        tools = [
+            {
+                "name": tool.name,
+                "description": tool.description,
+                "tokens": tokens[tool.name],
+                "read_only": tool.read_only,
+            }
+            for tool in TOOLS.values()
+        ]
+        print_json({"schema": "apportion.mcp_tools/1", "tokens": sum(tokens.values()), "tools": tools})
+        return
+    for tool in TOOLS.values():
+        say(f"{tool.name:22}{tokens[tool.name]:5} tokens{'  read-only' if tool.read_only else ''}")
+    say(f"{'all':22}{sum(tokens.values()):5} tokens of names, descriptions and input schemas")
