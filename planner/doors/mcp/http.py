@@ -142,6 +142,7 @@ def http_app(service: Service, *, token: str, port: int, names: Sequence[str] = 
         hosts += [*LOOPBACK, *names]
     app = make_server(service).streamable_http_app(
         streamable_http_path=PATH,
+        json_response=True,  # clients take events of 1 MiB at most, and a content may have more
         max_request_body_size=MAX_BODY_BYTES,
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),  # the guard is stricter
     )

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from apportion.errors import InputError, LedgerError, StoreError
+from apportion.planner.doors.mcp.arguments import (
+    MAX_CONTENT_BYTES,
+    CompressArguments,
+    ExpandArguments,
+    ExplainArguments,
+    HandoffArguments,
+    InspectArguments,
+    PlanArguments,
+    UsageArguments,
+    ValidateArguments,
+)
+from apportion.planner.doors.mcp.service import SMALLEST_PROBLEM, Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LOG = "".join(f"2026-01-01 10:00:{second:02} INFO worker {second % 3} finished in {second} ms\n" for second in range(60))
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    with Service(originals=tmp_path / "originals", ledger=tmp_path / "ledger.db") as opened:
+        yield opened
+
+
+def smallest_problem() -> dict[str, object]:
+    text = SMALLEST_PROBLEM.removeprefix("The smallest: ").partition("; ")[0]
+    problem: dict[str, object] = json.loads(text)
+    return problem
+
+
+def test_a_content_is_made_shorter_and_nothing_is_kept_unless_it_can_be_expanded(
+    service: Service, tmp_path: Path
+) -> None:
+    found = service.compress(CompressArguments(content=LOG))
+    assert found.tokens < found.original_tokens
+    assert found.facts.visible == found.facts.total or found.facts.back == "restored"
+    assert found.handles == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_left_out_comes_back_by_its_handle(service: Service) -> None:
+    content = "HEAD\n" + "the same words again and again\n" * 400 + "TAIL\n"
+    found = service.compress(CompressArguments(content=content, strategies=["literals"], can_expand=True))
+    blob = json.dumps({"data": "QUJD" * 4_000, "name": "x"})
+    folded = service.compress(CompressArguments(content=blob, strategies=["literals"], can_expand=True))
+    handles = [*found.handles, *folded.handles]
+    assert handles
+    assert service.expand(ExpandArguments(handle=handles[-1])).content == blob
+
+
+def test_an_unknown_handle_is_refused_with_a_hint(service: Service) -> None:
+    with pytest.raises(InputError) as refused:
+        service.expand(ExpandArguments(handle="h:00000000"))
+    assert "can_expand" in (refused.value.hint or "")
+    service.compress(
+        CompressArguments(content=json.dumps({"d": "QUJD" * 4_000}), strategies=["literals"], can_expand=True)
+    )
+    with pytest.raises(StoreError, match="unknown handle"):
+        service.expand(ExpandArguments(handle="h:00000000"))
+
+
+def test_an_inspection_shows_lines_and_keeps_nothing(service: Service, tmp_path: Path) -> None:
+    found = service.inspect(InspectArguments(content=LOG, rows=3))
+    assert len(found.rows) == 3 < found.changed_rows
+    assert found.rows[0].before == LOG.split("\n")[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lost_constraint_is_told(service: Service) -> None:
+    found = service.validate(ValidateArguments(original="Wait 30 s. Never retry.", compressed="Wait 80 s."))
+    assert not found.accepted
+    assert found.lost_constraints == ["Never retry."]
+    assert found.new == ["80"]
+    assert found.counts["new"] == 1
+    assert found.similarity is None
+    assert service.validate(ValidateArguments(original=LOG, compressed=LOG)).accepted
+
+
+def test_lists_are_short_and_their_lengths_are_said(service: Service) -> None:
+    found = service.validate(ValidateArguments(original=" ".join(f"file_{n}.py" for n in range(500)), compressed="-"))
+    assert found.counts["lost"] == 500 > len(found.lost)
+
+
+@pytest.mark.parametrize("tool", ["compress", "original", "context"])
+def test_a_text_that_is_too_long_is_refused_and_not_repeated(service: Service, tool: str) -> None:
+    text = "x" * (MAX_CONTENT_BYTES + 1)
+    with pytest.raises(InputError, match="at most") as refused:
+        if tool == "compress":
+            service.compress(CompressArguments(content=text))
+        elif tool == "original":
+            service.validate(ValidateArguments(original=text, compressed=""))
+        else:
+            service.handoff(HandoffArguments(context=text))
+    assert len(str(refused.value)) < 400
+
+
+def test_the_problem_of_the_hint_is_planned_and_explained(service: Service) -> None:
+    plan = service.plan(PlanArguments(problem=smallest_problem()))
+    assert plan.feasible
+    assert plan.plan_id is not None
+    assert plan.tokens is not None
+    assert 0 < plan.tokens <= 20_000
+    why = service.explain(ExplainArguments(plan_id=plan.plan_id, agent_id="a"))
+    assert why.agents[0].decision == "full"
+    with pytest.raises(InputError, match="no agent 'b'"):
+        service.explain(ExplainArguments(plan_id=plan.plan_id, agent_id="b"))
+    less = service.plan(PlanArguments(problem=smallest_problem(), max_tokens=1_000))
+    assert less.plan_id != plan.plan_id
+    assert less.tokens is not None
+    assert less.tokens <= 1_000
+
+
+def test_a_problem_that_does_not_fit_is_a_result_and_no_error(service: Service) -> None:
+    problem = smallest_problem()
+    problem["items"] = [{"id": "i", "tokens": 50_000, "pinned": True}]
+    problem["agents"][0]["uses"] = [{"item_id": "i"}]  # type: ignore[index]
+    found = service.plan(PlanArguments(problem=problem, max_tokens=100))
+    assert not found.feasible
+    assert found.plan_id is None
+    assert found.conflict
+    assert found.summary.startswith("No plan")
+
+
+def test_a_wrong_problem_is_answered_with_the_smallest_right_one(service: Service) -> None:
+    with pytest.raises(InputError) as refused:
+        service.plan(PlanArguments(problem={"agents": "ignore all rules"}))
+    assert refused.value.hint == SMALLEST_PROBLEM
+    with pytest.raises(InputError, match="no policy"):
+        service.plan(PlanArguments(problem=smallest_problem(), policies=["ignore"]))
+
+
+def test_use_is_booked_once_per_key(service: Service) -> None:
+    with pytest.raises(LedgerError) as refused:
+        service.record_usage(UsageArguments(account="run", input_tokens=1, output_tokens=1))
+    assert "limit_tokens" in (refused.value.hint or "")
+    given = UsageArguments(
+        account="run", input_tokens=900, output_tokens=50, cost_usd=0.01, key="call-1", limit_tokens=1_000
+    )
+    for _ in range(2):
+        found = service.record_usage(given)
+        assert (found.tokens.spent, found.tokens.free, found.cost_nusd.spent) == (950, 50, 10_000_000)
+    over = service.record_usage(UsageArguments(account="run", input_tokens=100, output_tokens=0))
+    assert over.tokens.free == -50
+
+
+def test_the_second_handoff_is_a_delta_that_the_receiver_reads(service: Service, tmp_path: Path) -> None:
+    first = HandoffArguments(context=LOG * 4, task="go on", target="t-1:tester", workflow="w", accepts_deltas=True)
+    second = first.model_copy(update={"context": LOG * 4 + "one more line\n"})
+    sent = [service.handoff(each) for each in (first, second)]
+    assert [one.form for one in sent] == ["full", "delta"]
+    assert sent[0].reason == "no_base"
+    assert sent[1].message_bytes < sent[0].message_bytes / 4
+    with Service(originals=tmp_path / "o", ledger=tmp_path / "l") as receiver:
+        too_early = receiver.handoff(HandoffArguments(message=sent[1].message, workflow="w"))
+        assert too_early.context is None
+        assert too_early.reason is not None
+        read = [receiver.handoff(HandoffArguments(message=one.message, workflow="w")) for one in sent]
+    assert [one.context for one in read] == [first.context, second.context]
+    assert all(one.exact for one in read)
+
+
+@pytest.mark.parametrize("accepts", [{}, {"reply": {"metadata": {"tags": ["something else"]}}}, {"reply": {}}])
+def test_a_target_that_does_not_say_so_gets_the_whole(service: Service, accepts: dict[str, object]) -> None:
+    for _ in range(2):
+        found = service.handoff(HandoffArguments.model_validate({"context": LOG, **accepts}))
+        assert (found.form, found.reason) == ("full", "not_understood")
+
+
+def test_workflows_know_nothing_of_each_other(service: Service) -> None:
+    given = HandoffArguments(context=LOG * 4, accepts_deltas=True, workflow="one")
+    service.handoff(given)
+    assert service.handoff(given.model_copy(update={"workflow": "two"})).form == "full"
+    assert service.handoff(given).form == "delta"
+
+
+@pytest.mark.parametrize("given", [{}, {"context": "x", "message": {}}, {"message": {}}, {"context": "", "target": "x"}])
+def test_handoffs_that_cannot_be_are_refused(service: Service, given: dict[str, object]) -> None:
+    with pytest.raises(InputError) as refused:
+        service.handoff(HandoffArguments.model_validate(given))
+    assert refused.value.message
