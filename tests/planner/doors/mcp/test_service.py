@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-LOG = "".join(f"2026-01-01 10:00:{second:02} INFO worker {second % 3} finished in {second} ms\n" for second in range(60))
+LOG = "".join(
+    f"2026-01-01 10:00:{second:02} INFO worker {second % 3} finished in {second} ms\n" for second in range(60)
+)
+LITERAL = base64.b64encode(bytes(range(256)) * 8).decode()
+HOLDS_LITERAL = f"first line\n{LITERAL}\nlast line\n"
 
 
 @pytest.fixture
@@ -49,22 +54,18 @@ def test_a_content_is_made_shorter_and_nothing_is_kept_unless_it_can_be_expanded
 
 
 def test_what_is_left_out_comes_back_by_its_handle(service: Service) -> None:
-    content = "HEAD\n" + "the same words again and again\n" * 400 + "TAIL\n"
-    found = service.compress(CompressArguments(content=content, strategies=["literals"], can_expand=True))
-    blob = json.dumps({"data": "QUJD" * 4_000, "name": "x"})
-    folded = service.compress(CompressArguments(content=blob, strategies=["literals"], can_expand=True))
-    handles = [*found.handles, *folded.handles]
-    assert handles
-    assert service.expand(ExpandArguments(handle=handles[-1])).content == blob
+    found = service.compress(CompressArguments(content=HOLDS_LITERAL, strategies=["literals"], can_expand=True))
+    assert len(found.handles) == 1
+    assert found.handles[0] in found.content
+    assert service.expand(ExpandArguments(handle=found.handles[0])).content == LITERAL
+    assert service.expand(ExpandArguments(handle=found.handles[0], range="b4-9")).content == LITERAL[4:9]
 
 
 def test_an_unknown_handle_is_refused_with_a_hint(service: Service) -> None:
     with pytest.raises(InputError) as refused:
         service.expand(ExpandArguments(handle="h:00000000"))
     assert "can_expand" in (refused.value.hint or "")
-    service.compress(
-        CompressArguments(content=json.dumps({"d": "QUJD" * 4_000}), strategies=["literals"], can_expand=True)
-    )
+    service.compress(CompressArguments(content=HOLDS_LITERAL, strategies=["literals"], can_expand=True))
     with pytest.raises(StoreError, match="unknown handle"):
         service.expand(ExpandArguments(handle="h:00000000"))
 
@@ -94,13 +95,13 @@ def test_lists_are_short_and_their_lengths_are_said(service: Service) -> None:
 @pytest.mark.parametrize("tool", ["compress", "original", "context"])
 def test_a_text_that_is_too_long_is_refused_and_not_repeated(service: Service, tool: str) -> None:
     text = "x" * (MAX_CONTENT_BYTES + 1)
+    calls = {
+        "compress": lambda: service.compress(CompressArguments(content=text)),
+        "original": lambda: service.validate(ValidateArguments(original=text, compressed="")),
+        "context": lambda: service.handoff(HandoffArguments(context=text)),
+    }
     with pytest.raises(InputError, match="at most") as refused:
-        if tool == "compress":
-            service.compress(CompressArguments(content=text))
-        elif tool == "original":
-            service.validate(ValidateArguments(original=text, compressed=""))
-        else:
-            service.handoff(HandoffArguments(context=text))
+        calls[tool]()
     assert len(str(refused.value)) < 400
 
 
@@ -183,7 +184,9 @@ def test_workflows_know_nothing_of_each_other(service: Service) -> None:
     assert service.handoff(given).form == "delta"
 
 
-@pytest.mark.parametrize("given", [{}, {"context": "x", "message": {}}, {"message": {}}, {"context": "", "target": "x"}])
+@pytest.mark.parametrize(
+    "given", [{}, {"context": "x", "message": {}}, {"message": {}}, {"context": "", "target": "x"}]
+)
 def test_handoffs_that_cannot_be_are_refused(service: Service, given: dict[str, object]) -> None:
     with pytest.raises(InputError) as refused:
         service.handoff(HandoffArguments.model_validate(given))
