@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+from contextlib import contextmanager
 from pathlib import Path  # noqa: TC003  (typer looks it up)
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from apportion.planner.doors.cli._common import print_json, say
 from apportion.planner.doors.cli._numbers import whole_number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PORT = 8765
 """Port of the server over HTTP."""
@@ -68,29 +73,40 @@ def mcp_command(
         _list(as_json=as_json)
         return
     _require_extra()
-    from apportion.planner.doors.mcp.service import Service
+    with _collecting_no_garbage():
+        import anyio
+
+        from apportion.planner.doors.mcp.server import serve_stdio
+        from apportion.planner.doors.mcp.service import Service
 
     with Service(originals=store, ledger=ledger) as service:
-        if http:
-            from apportion.planner.doors.mcp.http import serve_http, token_of
-
-            token = token_of(token_file)
-            if token_file is None:
-                typer.echo(f"bearer token of this run: {token}", err=True)
-            serve_http(
-                service,
-                token=token,
-                host=host,
-                port=port,
-                names=allow_host or [],
-                ready=lambda url: typer.echo(f"serving at {url}", err=True),
-            )
-        else:
-            import anyio
-
-            from apportion.planner.doors.mcp.server import serve_stdio
-
+        if not http:
             anyio.run(serve_stdio, service)
+            return
+        from apportion.planner.doors.mcp.http import serve_http, token_of
+
+        token = token_of(token_file)
+        if token_file is None:
+            typer.echo(f"bearer token of this run: {token}", err=True)
+        serve_http(
+            service,
+            token=token,
+            host=host,
+            port=port,
+            names=allow_host or [],
+            ready=lambda url: typer.echo(f"serving at {url}", err=True),
+        )
+
+
+@contextmanager
+def _collecting_no_garbage() -> Iterator[None]:
+    """Import the SDK without looking for garbage meanwhile: it makes hundreds of classes, and they all stay."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _require_extra() -> None:
