@@ -57,7 +57,7 @@ def main() -> None:
     for protocol, request in REQUESTS.items():
         measured = [first_answer(request) for _ in range(starts)]
         wall, cpu = ([one[which] for one in measured] for which in (0, 1))
-        row = {
+        row: dict[str, Any] = {
             "protocol": protocol,
             "starts": starts,
             "wall s p50": percentile(wall, 0.5),

@@ -1,1 +1,1 @@
-"""The ways in: command line and integrations."""
+"""The ways in: the command line, and tools for models (MCP)."""

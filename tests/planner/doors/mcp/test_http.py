@@ -104,7 +104,7 @@ def test_the_official_client_gets_in_with_the_token(site: Site, mode: str) -> No
             Client(streamable_http_client(site.url, http_client=carrier), mode=mode) as client,
         ):
             assert [tool.name for tool in (await client.list_tools()).tools] == list(TOOLS)
-            bad = await client.call_tool("explain_plan", {"plan_id": "plan-x"})
+            bad: Any = await client.call_tool("explain_plan", {"plan_id": "plan-x"})
             assert bad.is_error
             assert "hint: Call plan_budget" in bad.content[0].text
             good = await client.call_tool("compress_content", {"content": large, "strategies": ["white_space"]})

@@ -31,7 +31,13 @@ HOLDS_LITERAL = f"first line\n{LITERAL}\nlast line\n"
 PROBLEM: dict[str, Any] = json.loads(SMALLEST_PROBLEM.removeprefix("The smallest: ").partition("; ")[0])
 
 
-def talk(command: Any, conversation: Callable[[Client], Awaitable[None]], mode: str = "auto") -> None:
+def text_of(result: Any) -> str:
+    """Return the text of a result of a tool."""
+    text: str = result.content[0].text
+    return text
+
+
+def talk(command: Any, conversation: Callable[[Client], Awaitable[None]], mode: Any = "auto") -> None:
     """Start the server, and hold a conversation with it."""
 
     async def main() -> None:
@@ -49,7 +55,7 @@ def test_each_tool_does_its_work_and_its_result_fits_its_schema(command: Any, mo
         async def call(name: str, **arguments: Any) -> dict[str, Any]:
             result = await client.call_tool(name, arguments)  # the client checks the result against the schema
             assert not result.is_error, result.content
-            text = result.content[0].text
+            text = text_of(result)
             assert json.loads(text) == result.structured_content
             if TOOLS[name].untrusted:
                 assert result.meta is not None
@@ -59,7 +65,7 @@ def test_each_tool_does_its_work_and_its_result_fits_its_schema(command: Any, mo
             return found
 
         called: set[str] = set()
-        tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+        tools: dict[str, Any] = {tool.name: tool for tool in (await client.list_tools()).tools}
         assert list(tools) == list(TOOLS)
         assert tools["expand_content"].annotations.read_only_hint is True
         assert tools["record_usage"].annotations.read_only_hint is False
@@ -104,7 +110,7 @@ def test_mistakes_are_tool_errors_with_a_hint_and_the_server_goes_on(command: An
     async def conversation(client: Client) -> None:
         for name, arguments, said in MISTAKES:
             result = await client.call_tool(name, arguments)
-            text = result.content[0].text
+            text = text_of(result)
             assert result.is_error, (name, arguments)
             assert said in text
             assert "\nhint: " in text, text
@@ -127,8 +133,8 @@ def test_large_contents_pass_and_larger_ones_are_refused(command: Any) -> None:
         assert len(result.structured_content["content"]) <= MAX_CONTENT_BYTES
         result = await client.call_tool("compress_content", {"content": large + "x", **given})
         assert result.is_error
-        assert "at most 4,194,304" in result.content[0].text
-        assert len(result.content[0].text) < 400
+        assert "at most 4,194,304" in text_of(result)
+        assert len(text_of(result)) < 400
 
     talk(command, conversation)
 
@@ -145,7 +151,7 @@ def test_cancelled_calls_are_let_go_and_others_are_answered(command: Any, mode: 
                     calls.start_soon(client.call_tool, "compress_content", {"content": slow})
         assert scope.cancelled_caught
         result = await client.call_tool("record_usage", {"account": "a", "input_tokens": 1, "output_tokens": 1})
-        assert "limit_tokens" in result.content[0].text
+        assert "limit_tokens" in text_of(result)
 
     talk(command, conversation, mode)
 
@@ -216,7 +222,7 @@ def test_whatever_the_arguments_the_answer_is_a_result_or_an_error_with_a_hint(
     folder: Path = tmp_path_factory.getbasetemp()
     with Service(originals=folder / "originals", ledger=folder / "ledger.db") as service:
         result = answer(service, tool, arguments)
-    text = result.content[0].text  # type: ignore[union-attr]
+    text = text_of(result)
     if result.is_error:
         assert text.startswith("error: ")
         assert "This is a defect" not in text

@@ -21,7 +21,7 @@ from apportion.planner.doors.mcp.arguments import (
 from apportion.planner.doors.mcp.service import SMALLEST_PROBLEM, Service
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 LOG = "".join(
@@ -95,7 +95,7 @@ def test_lists_are_short_and_their_lengths_are_said(service: Service) -> None:
 @pytest.mark.parametrize("tool", ["compress", "original", "context"])
 def test_a_text_that_is_too_long_is_refused_and_not_repeated(service: Service, tool: str) -> None:
     text = "x" * (MAX_CONTENT_BYTES + 1)
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "compress": lambda: service.compress(CompressArguments(content=text)),
         "original": lambda: service.validate(ValidateArguments(original=text, compressed="")),
         "context": lambda: service.handoff(HandoffArguments(context=text)),
