@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
+import threading
 from contextlib import contextmanager
 from pathlib import Path  # noqa: TC003  (typer looks it up)
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from apportion.planner.doors.cli._common import print_json, say
+from apportion.planner.doors.cli._common import INTERRUPTED, TERMINATED, print_json, say
 from apportion.planner.doors.cli._numbers import whole_number
 
 if TYPE_CHECKING:
@@ -81,7 +84,8 @@ def mcp_command(
 
     with Service(originals=store, ledger=ledger) as service:
         if not http:
-            anyio.run(serve_stdio, service)
+            with _ending_at_once():
+                anyio.run(serve_stdio, service)
             return
         from apportion.planner.doors.mcp.http import serve_http, token_of
 
@@ -96,6 +100,26 @@ def mcp_command(
             names=allow_host or [],
             ready=lambda url: typer.echo(f"serving at {url}", err=True),
         )
+
+
+@contextmanager
+def _ending_at_once() -> Iterator[None]:
+    """End the process on Ctrl-C and SIGTERM without waiting for a thread that reads standard input.
+
+    Nothing can be stopped halfway: each booking, and each original that is kept, is one transaction.
+    """
+    codes = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
+    if threading.current_thread() is not threading.main_thread():  # which alone may listen to signals
+        yield
+        return
+    before = {
+        number: signal.signal(number, lambda found, _frame: os._exit(codes[signal.Signals(found)])) for number in codes
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

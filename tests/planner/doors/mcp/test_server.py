@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -200,6 +201,21 @@ def test_lines_that_are_no_messages_neither_end_the_server_nor_show_its_insides(
     for output in (server.stdout, server.stderr):
         assert b"Traceback" not in output
         assert b'File "' not in output
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_server_ends_when_asked_although_its_input_is_open(command: Any, number: int, code: int) -> None:
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command.arguments, env=command.env, **pipes) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        assert server.stderr is not None
+        server.stdin.write(b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n')
+        server.stdin.flush()
+        server.stdout.readline()
+        server.send_signal(number)
+        assert server.wait(timeout=300) == code
+        assert b"Traceback" not in server.stderr.read()
 
 
 json_values = st.recursive(
