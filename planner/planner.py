@@ -262,6 +262,7 @@ class WorkflowPlanner:
         self._spent_tokens = 0.0
         self._cost = 0.0
         self._cost_unplanned = 0.0
+        self._sure = 0.0
         self._visible = 0
         self._visible_unplanned = 0
 
@@ -270,6 +271,7 @@ class WorkflowPlanner:
         if not self.options.enabled:
             return InvocationPlan(MaskPlan.nothing(), (), None, "OFF", None, ())
         births = self.plan_births(ask)
+        self._sure += _saved_for_sure(ask, births)
         masks, joint = self.plan_masks(ask, births), self.plan_jointly(ask, births)
         if joint is not None and not masks.forced and joint.saved_tokens > masks.saved_tokens:
             masks = joint
@@ -384,7 +386,8 @@ class WorkflowPlanner:
         )
 
     def _solvency(self) -> Solvency:
-        return Solvency(self._cost_unplanned - self._cost, LOSS_ALLOWANCE * self._cost_unplanned)
+        """Return what masks may risk: what they have saved. What lossless forms save for sure is not put at stake."""
+        return Solvency(self._cost_unplanned - self._cost - self._sure, LOSS_ALLOWANCE * self._cost_unplanned)
 
     def _target_missed(self) -> bool:
         target = self.options.target_reduction
@@ -564,6 +567,16 @@ class WorkflowPlanner:
 def _kind(ask: Invocation) -> str:
     """Return what agent runs have in common that learn from each other: their type, or at least their role."""
     return ask.role if ask.caller is None else f"{ask.role}/{ask.caller.agent}"
+
+
+def _saved_for_sure(ask: Invocation, births: Sequence[Birth]) -> float:
+    """Return what lossless forms save in one call, in the currency of the prices."""
+    held = ask.prompt.structured_away()
+    cached = float(held[: ask.cached_items].sum())
+    whole = ask.prompt.column("tokens")
+    new = sum(float(whole[birth.row]) - birth.tokens for birth in births if birth.action is Action.STRUCTURE)
+    written = float(held.sum()) - cached + new
+    return ask.calibration * (cached * ask.prices.read + written * ask.prices.write)
 
 
 def tokens_with(prompt: PlannedPrompt, births: Sequence[Birth]) -> NDArray[np.float64]:

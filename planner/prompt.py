@@ -181,6 +181,11 @@ class PlannedPrompt:
         """Say whether all of an item's text is sent, as it is or in a lossless form."""
         return bool(self._data["form"][row] in {_KEEP, _STRUCTURE})
 
+    def structured_away(self) -> NDArray[np.float64]:
+        """Return for each item the provider tokens that its lossless form saves; 0 where it is sent in another form."""
+        saved: NDArray[np.float64] = self.column("full_tokens") - self.column("tokens")
+        return np.where(self.column("form") == _STRUCTURE, saved, 0.0)
+
     def need_at(self, call: int) -> NDArray[np.float64]:
         """Return for each item the probability that it is needed again if it is masked before a call of the run."""
         return need_after(

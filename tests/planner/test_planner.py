@@ -434,6 +434,19 @@ def test_a_new_result_enters_in_its_shortest_lossless_form() -> None:
     assert plans.stages["main", 1].first_prompt == 4000 + 2500
 
 
+def test_what_lossless_forms_save_is_not_put_at_stake() -> None:
+    plans, _ = planner()
+    stale = prompt_of(4000, 4000, 4000, maskable=False)
+    stale.shorten(0, Action.STRUCTURE, visible=1000, tokens=1000.0)
+    plans.before(ask(stale))
+    saved = 3000 * ask(stale).prices.write
+    plans.after(replace(used(9000), cost=1.0, cost_unplanned=1.0 + saved))
+    assert plans._solvency().credit == pytest.approx(0.0)
+    plans.before(ask(stale, cached_items=3))
+    plans.after(replace(used(9000), cost=1.0, cost_unplanned=1.0 + 3000 * ask(stale).prices.read + 0.25))
+    assert plans._solvency().credit == pytest.approx(0.25)
+
+
 def test_parts_are_left_out_only_where_that_repays_the_need() -> None:
     plans, _ = planner()
     for need, action in ((0.0, Action.SELECT), (0.9, Action.STRUCTURE)):
