@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from apportion.compression.store import Handle, HandleStore
     from apportion.compression.strategies.types import Outcome
     from apportion.planner.forms import Forms
-    from apportion.planner.planner import InvocationPlan
+    from apportion.planner.planner import Invocation, InvocationPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +138,16 @@ class LiveRun:
         self.prompt.sent()
         self._clock.touch((self.run_id, self.model), now)
         self.calls += 1
+
+    def saved_cost(self, ask: Invocation) -> float:
+        """Return what the prompt costs less than with every piece whole, as the cache stood when the plan was made.
+
+        Negative where a change to what was cached costs more than it saves in this call. In the currency of the prices.
+        """
+        whole, sent, prices = self.prompt.column("full_tokens"), self.prompt.column("tokens"), ask.prices
+        kept = min(ask.cached_items, self.prompt.changed_from)
+        unplanned = whole[: ask.cached_items].sum() * prices.read + whole[ask.cached_items :].sum() * prices.write
+        return float(unplanned - sent[:kept].sum() * prices.read - sent[kept:].sum() * prices.write)
 
     @property
     def tokens(self) -> float:

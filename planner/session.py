@@ -488,7 +488,7 @@ class Session:
         prompt_tokens = float(usage.prompt_tokens or run.overhead_tokens + run.tokens)
         split = split_prompt(prompt_tokens, float(usage.cache_read or 0), run.tariff.min_cached_tokens)
         cost = run.tariff.cost(split, output_tokens)
-        whole = split_prompt(prompt_tokens + step.saved_tokens, float(usage.cache_read or 0) + step.saved_tokens, 0)
+        saved = run.saved_cost(ask)
         visible = int(run.prompt.column("visible").sum())
         run.settle(usage.prompt_tokens, output, self._home.clock())
         self._planner.after(
@@ -498,7 +498,7 @@ class Session:
                 prompt_tokens=prompt_tokens,
                 output_tokens=output_tokens,
                 cost=cost,
-                cost_unplanned=run.tariff.cost(whole, output_tokens),
+                cost_unplanned=cost + saved,
                 visible_tokens=visible,
                 visible_unplanned=visible + step.saved_tokens,
             )

@@ -64,6 +64,18 @@ def test_a_table_is_sent_shorter_and_comes_back() -> None:
     assert step.saved_tokens > 0
 
 
+def test_what_a_lossless_form_saves_is_noted_and_not_put_at_stake() -> None:
+    history = [ContextItem("look"), *call_and_result(TABLE, "1")]
+    with Planner().session("w") as session:
+        for _ in range(3):
+            step = session.before("main", history, model=MODEL)
+            session.after(step, usage_of(step), output="next")
+            history.append(ContextItem("next", Kind.ASSISTANT))
+        plans = session._planner
+        assert plans._cost_unplanned > plans._cost > 0
+        assert plans._solvency().credit == pytest.approx(0.0, abs=1e-12)
+
+
 def test_what_was_sent_stays_as_it_was_so_that_the_cache_holds() -> None:
     history = [ContextItem("look"), *call_and_result(TABLE, "1")]
     with Planner().session("w") as session:
