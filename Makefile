@@ -23,7 +23,7 @@ demo: $(VENV)/.installed-demo ## Replay the logs in fixtures/logs (LOGS=... for 
 	@mkdir -p "$(OUT)"
 	$(BIN)/apportion replay $(LOGS) --json "$(OUT)/report.json" --html "$(OUT)/report.html"
 
-test: check tests ## Everything that must pass: lint, types, tests with coverage (about 5 minutes on 2 idle cores)
+test: check tests ## Everything that must pass: lint, types, tests with coverage (15 to 25 minutes on 2 cores)
 
 check: lint types ## Only what is quick: lint and types
 
