@@ -6,6 +6,7 @@ import base64
 import json
 import signal
 import subprocess
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -186,19 +187,27 @@ def test_lines_that_are_no_messages_neither_end_the_server_nor_show_its_insides(
         },
     }
     more = [json.dumps(hello).encode(), *junk, b'{"jsonrpc":"2.0","id":"last","method":"ping"}']
-    server = subprocess.run(
-        command.arguments,
-        env=command.env,
-        input=b"\n".join([*junk, *more]) + b"\n",
-        capture_output=True,
-        check=False,
-        timeout=600,
-    )
+    with subprocess.Popen(
+        command.arguments, env=command.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as server:
+        watchdog = threading.Timer(600, server.kill)
+        watchdog.start()
+        assert server.stdin is not None
+        assert server.stdout is not None
+        server.stdin.write(b"\n".join([*junk, *more]) + b"\n")
+        server.stdin.flush()
+        lines = []
+        for line in server.stdout:  # a client keeps the input open until it is answered
+            lines.append(line)
+            if json.loads(line).get("id") == "last":
+                break
+        rest, errors = server.communicate()
+        watchdog.cancel()
     assert server.returncode == 0
-    answers = [json.loads(line) for line in server.stdout.splitlines()]
+    answers = [json.loads(line) for line in lines]
     assert any(one.get("id") == "hello" and "result" in one for one in answers)
     assert any(one.get("id") == "last" and "result" in one for one in answers)
-    for output in (server.stdout, server.stderr):
+    for output in (b"".join(lines), rest, errors):
         assert b"Traceback" not in output
         assert b'File "' not in output
 
