@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Self
 
-from apportion.compression.expand_tool import EXPAND_TOOL
+from apportion.compression.expand_tool import EXPAND_TOOL, expand
 from apportion.compression.store import HandleStore
 from apportion.errors import InputError
 from apportion.models.features import Caller
@@ -160,7 +160,6 @@ class Planner:
         self.store = HandleStore() if store is None else store
         self.ledger = ledger
         self.clock = clock
-        self.forms = Forms()
         self._framework = framework
         self._source = source
 
@@ -233,6 +232,7 @@ class Session:
         self._home = planner
         self._planner = WorkflowPlanner(options, solve=solve_budget)
         self._clock = CacheClock()
+        self._forms = Forms.at(options.select, planner.store)
         self._runs: dict[str, LiveRun] = {}
         self._asked: dict[int, Invocation] = {}
         self._sums = _Sums()
@@ -301,7 +301,16 @@ class Session:
             self._number += 1
             if not self.options.enabled:
                 return Step(agent, run_id, self._number, Decision.RUN, _whole(items))
-            return self._before(agent, items, model, task, run_id, sub_agent, expands, mandatory)
+            return self._before(
+                agent,
+                items,
+                model=model,
+                task=task,
+                run_id=run_id,
+                sub_agent=sub_agent,
+                expands=expands,
+                mandatory=mandatory,
+            )
 
     async def abefore(self, agent: str, items: Sequence[ContextItem], **options: object) -> Step:
         """Plan one invocation without holding up the event loop; see `before`."""
@@ -338,20 +347,26 @@ class Session:
 
         `before` does it otherwise. Safe to call from any thread, and without effect on any plan.
         """
-        self._home.forms.of(item.content.encode("utf-8", "surrogatepass"), task=task, name=item.name)
+        self._forms.of(item.content.encode("utf-8", "surrogatepass"), task=task, name=item.name)
 
     def finished(self, run_id: str) -> None:
         """Take note that an agent run has ended: what it did not use is free for the others."""
         with self._lock:
             self._planner.finished(run_id)
 
-    def expand(self, handle: str, start: int | None = None, end: int | None = None) -> str:
+    def expand(self, handle: str, text_range: str | None = None) -> str:
         """Return what a handle stands for, for the agent's call of `expand_tool`.
+
+        Args:
+            handle: As its marker spells it.
+            text_range: What part, as markers name it: `40-97` are lines, `b0-4000` bytes; `None` is all.
 
         Raises:
             StoreError: The handle was never given out.
+            InputError: The range is none, or the original has nothing there.
         """
-        return self._home.store.expand(handle, start, end).decode("utf-8", "surrogatepass")
+        part = expand(self._home.store, handle, text_range)
+        return part.decode("utf-8", "replace" if text_range else "surrogatepass")
 
     @property
     def expand_tool(self) -> dict[str, object]:
@@ -383,12 +398,13 @@ class Session:
         self,
         agent: str,
         items: Sequence[ContextItem],
+        *,
         model: str | None,
         task: str,
         run_id: str,
-        sub_agent: bool,  # noqa: FBT001  (passed on by position, from keywords)
-        expands: bool,  # noqa: FBT001
-        mandatory: bool,  # noqa: FBT001
+        sub_agent: bool,
+        expands: bool,
+        mandatory: bool,
     ) -> Step:
         number, now = self._number, self._home.clock()
         try:
@@ -414,8 +430,8 @@ class Session:
 
     def _run(self, run_id: str, role: str) -> LiveRun:
         if run_id not in self._runs:
-            home = self._home
-            self._runs[run_id] = LiveRun(run_id, role, store=home.store, forms=home.forms, clock=self._clock)
+            store = self._home.store
+            self._runs[run_id] = LiveRun(run_id, role, store=store, forms=self._forms, clock=self._clock)
         return self._runs[run_id]
 
     def _invocation(self, run: LiveRun, agent: str, cached: int) -> Invocation:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -21,10 +21,8 @@ from apportion.planner.planner import PlanOptions, WorkflowPlanner
 from apportion.planner.session import PLANNER_FAILED, Decision, Planner, Step
 from apportion.records import Action, Budget, Kind, Usage
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 MODEL = "claude-sonnet-4-5"
+SCENARIOS = Path(__file__).parents[2] / "fixtures" / "scenarios"
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 TABLE = json.dumps([{"id": number, "state": "open", "value": number * 7919} for number in range(200)])
 LOG = "\n".join(f"record {number}: the measured value is {number * 7919}" for number in range(300))
@@ -112,6 +110,21 @@ def test_a_cold_cache_lets_old_results_go_behind_handles_and_they_come_back() ->
         assert all(session.expand(str(item.handle)) in words for item in masked if item.handle)
         refused = session.before("main", history, model=MODEL)
         assert refused.contents[: len(step.contents)] == step.contents  # what is behind handles stays there
+
+
+def test_what_a_marker_names_is_expanded_by_its_range() -> None:
+    whole = (SCENARIOS / "chat" / "agents-polygon.txt").read_text(encoding="utf-8")
+    history = [ContextItem("look"), *call_and_result(whole, "1")]
+    with Planner(PlanOptions(select="recoverable_85")).session("w") as session:
+        step = session.before("main", history, model=MODEL, expands=True)
+        sent = step.items[2]
+        assert sent.action is Action.SELECT
+        assert sent.handle is not None
+        assert session.expand(str(sent.handle)) == whole
+        assert session.expand(str(sent.handle), "2-3") == "".join(whole.splitlines(keepends=True)[1:3])
+        assert session.expand(str(sent.handle), "b0-9") == whole[:9]
+        plain = session.before("other", history, model=MODEL)
+        assert plain.items[2].action is not Action.SELECT
 
 
 def test_nothing_is_behind_a_handle_for_an_agent_that_cannot_expand() -> None:
