@@ -64,8 +64,7 @@ def tried(way: Strategy, text: str) -> Tried:
     began = time.process_time()
     outcome = apply(way, Item(text.encode("utf-8", "surrogatepass")), Query(can_expand=True))
     cpu_ms = (time.process_time() - began) * 1e3
-    left_out = sum(gap.span.end - gap.span.start for gap in outcome.gaps) / max(1, len(outcome.original))
-    return Tried(outcome.original_tokens, outcome.original_tokens - outcome.tokens, left_out, cpu_ms)
+    return Tried(outcome.original_tokens, outcome.original_tokens - outcome.tokens, outcome.left_out_share, cpu_ms)
 
 
 def row(kind: str, action: str, group: Sequence[Tried]) -> dict[str, Any]:

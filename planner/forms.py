@@ -44,11 +44,6 @@ class ShorterForms:
     structured: Outcome | None
     selected: Outcome | None
 
-    @classmethod
-    def none(cls) -> ShorterForms:
-        """Return the forms of a content that nothing makes shorter."""
-        return cls(None, None)
-
 
 class Forms:
     """Works out shorter forms; the same content for the same task once.

@@ -89,7 +89,6 @@ class LiveRun:
         self._sent: list[SentItem] = []
         self._shorter: dict[tuple[int, Action], Outcome] = {}
         self._copies: dict[str, int] = {}
-        self._of_path: dict[str, int] = {}
         self._held = 0
 
     @property
@@ -171,7 +170,6 @@ class LiveRun:
         del self._keys[kept:], self._sent[kept:], self._items[kept:]
         self._shorter = {key: form for key, form in self._shorter.items() if key[0] < kept}
         self._copies = {key: row for key, row in self._copies.items() if row < kept}
-        self._of_path = {path: row for path, row in self._of_path.items() if row < kept}
         self._held = min(self._held, kept)
 
     def _append(self, item: ContextItem, key: str, task: str, *, expands: bool) -> None:
@@ -200,7 +198,7 @@ class LiveRun:
             copy=copy if copy >= 0 and self.prompt.shown(copy) else -1,
             **columns,
         )
-        self._supersede(row, item)
+        self._note_file(row, item)
 
     def _columns(self, row: int, item: ContextItem, task: str, need: float, *, expands: bool) -> dict[str, float]:
         """Work out the shorter forms of a piece, and return their columns in the prompt."""
@@ -212,20 +210,17 @@ class LiveRun:
         if forms.selected is not None and expands:
             self._shorter[row, Action.SELECT] = forms.selected
             columns["selected"] = self._tokens(forms.selected.content)
-            left_out = sum(gap.span.end - gap.span.start for gap in forms.selected.gaps)
-            columns["selected_need"] = need * left_out / len(forms.selected.original)
+            columns["selected_need"] = need * forms.selected.left_out_share
         return columns
 
-    def _supersede(self, row: int, item: ContextItem) -> None:
-        """Note that what an earlier result showed of the same file has been read again, or has changed."""
+    def _note_file(self, row: int, item: ContextItem) -> None:
+        """Note which file a result shows."""
         if item.kind is not Kind.TOOL_RESULT or item.link is None:
             return
         calls = (old for old in reversed(self._items) if old.kind is Kind.TOOL_CALL and old.link == item.link)
         path = next((path_of(call.content) for call in calls), None)
         if path is not None:
-            if path in self._of_path:
-                self.prompt.supersede(self._of_path[path])
-            self._of_path[path] = row
+            self.prompt.show_file(row, path)
 
     def _shorten(self, row: int, action: Action) -> None:
         form = self._shorter[row, action]

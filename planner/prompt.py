@@ -82,6 +82,7 @@ class PlannedPrompt:
     def __init__(self) -> None:
         self._size = 0
         self._data: dict[str, NDArray[Any]] = {name: np.zeros(64, dtype=kind) for name, kind in _COLUMNS.items()}
+        self._of_path: dict[str, int] = {}
         self.changed_from = 0
         """First item that differs from what was sent last; equal to the length then if none does."""
 
@@ -145,9 +146,11 @@ class PlannedPrompt:
         for name in ("uses", "superseded"):
             self._data[name][row] = self._data[name][earlier]
 
-    def supersede(self, row: int) -> None:
-        """Note that a later call read or changed the file that an item shows."""
-        self._data["superseded"][row] = True
+    def show_file(self, row: int, path: str) -> None:
+        """Note which file an item shows, read or changed: what an earlier one showed of it is superseded."""
+        if path in self._of_path:
+            self._data["superseded"][self._of_path[path]] = True
+        self._of_path[path] = row
 
     def pin(self, row: int) -> None:
         """Never mask an item."""
@@ -166,6 +169,7 @@ class PlannedPrompt:
             for row in range(first, self._size)
         ]
         self._size = first
+        self._of_path = {path: row for path, row in self._of_path.items() if row < first}
         self.changed_from = min(self.changed_from, first)
         return dropped
 

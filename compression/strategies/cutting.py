@@ -121,11 +121,14 @@ class CutStrategy(BaseStrategy, ABC):
             return "the content holds the nonce of this session"
         lines = self.split(item.content)
         starts = _starts(lines)
+        cuts = self.choose(lines, item, target_tokens, query)
+        if not cuts:
+            return "does not apply"
         handle = self.store.put(item.content)
         parts: list[bytes] = []
         gaps: list[Gap] = []
         position = 0
-        for cut in self.choose(lines, item, target_tokens, query):
+        for cut in cuts:
             span = Span(starts[cut.lines.first - 1], starts[cut.lines.last])
             left_out = item.content[span.start : span.end]
             gap = Gap(span, handle, cut.reason)

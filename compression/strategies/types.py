@@ -170,6 +170,11 @@ class Outcome:
         return bool(self.steps)
 
     @property
+    def left_out_share(self) -> float:
+        """Share of the original's bytes that is not visible, in [0, 1]."""
+        return sum(gap.span.end - gap.span.start for gap in self.gaps) / max(1, len(self.original))
+
+    @property
     def saved_share(self) -> float:
         """Share of the tokens that is saved, in [0, 1]."""
         return 1 - self.tokens / self.original_tokens if self.original_tokens else 0.0

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apportion.errors import InfeasiblePlanError, ProblemError
+from apportion.errors import InfeasiblePlanError, InputError, ProblemError
 from apportion.planner.policies.abort import Abort
 from apportion.planner.policies.defer import Defer
 from apportion.planner.policies.simplify import Simplify
@@ -21,13 +21,24 @@ from apportion.planner.policies.types import Offer, Policy
 from apportion.plugins import load_plugins
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from apportion.planner.explanation import Shortfall
     from apportion.planner.plan import Plan
     from apportion.planner.problem import Agent, Model, Problem
 
-__all__ = ["GROUP", "Abort", "Defer", "Offer", "Policy", "Simplify", "load_policies", "plan_under", "with_policies"]
+__all__ = [
+    "GROUP",
+    "Abort",
+    "Defer",
+    "Offer",
+    "Policy",
+    "Simplify",
+    "load_policies",
+    "named_policies",
+    "plan_under",
+    "with_policies",
+]
 
 GROUP = "apportion.policies"
 """Entry-point group under which policies join."""
@@ -48,6 +59,22 @@ def load_policies() -> tuple[dict[str, Policy], tuple[str, ...]]:
         else:
             broken.append(f"{plugin.distribution}:{plugin.name}: policy does not load: {error}")
     return policies, tuple(broken)
+
+
+def named_policies(known: Mapping[str, Policy], names: Sequence[str]) -> list[Policy]:
+    """Return policies by their names, in the order of these.
+
+    Args:
+        known: What `load_policies` found.
+        names: Those that are asked for.
+
+    Raises:
+        InputError: There is no such policy.
+    """
+    for name in names:
+        if name not in known:
+            raise InputError(f"there is no policy {name[:40]!r}", hint=f"Installed: {', '.join(known) or 'none'}")
+    return [known[name] for name in names]
 
 
 def with_policies(problem: Problem, policies: Sequence[Policy]) -> Problem:

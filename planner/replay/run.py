@@ -143,7 +143,6 @@ class RunReplay:
         self._sizes: dict[int, tuple[int, float]] = {}
         self._tools = {event.link: event.name for event in log.events if event.link and event.name}
         self._inputs = {e.link: position for position, e in enumerate(log.events) if e.link and e.kind in CALLING_KINDS}
-        self._of_path: dict[str, int] = {}
         self._copies: dict[str, int] = {}
         self._hidden: dict[int, int] = {}
         self._rows: dict[int, int] = {}
@@ -341,7 +340,6 @@ class RunReplay:
         """Forget rows that have left the prompt; a stub whose expanded copy went with them hides its original again."""
         pieces = self.prompt.column("piece").tolist()
         self._copies = {text: row for text, row in self._copies.items() if row < len(pieces)}
-        self._of_path = {path: row for path, row in self._of_path.items() if row < len(pieces)}
         self._dropped = {row for row in self._dropped if row < len(pieces)}
         self._stubs = {row: stub for row, stub in self._stubs.items() if row < len(pieces)}
         self._handles = {row: handle for row, handle in self._handles.items() if row < len(pieces)}
@@ -370,18 +368,16 @@ class RunReplay:
         if replaceable and copy < 0:
             self._copies[event.content] = row
         if event.kind is Kind.TOOL_RESULT:
-            self._supersede(row, event)
+            self._note_file(row, event)
         if not event.kind.written_by_model:
             self._entered = [tokens + visible for tokens in self._entered]
 
-    def _supersede(self, row: int, event: Event) -> None:
-        """Note that what an earlier result showed of the same file has been read again, or has changed."""
+    def _note_file(self, row: int, event: Event) -> None:
+        """Note which file a result shows."""
         call = self._inputs.get(event.link or "")
         path = path_of(self._events[call].content) if call is not None else None
         if path is not None:
-            if path in self._of_path:
-                self.prompt.supersede(self._of_path[path])
-            self._of_path[path] = row
+            self.prompt.show_file(row, path)
 
     def _whole_copy(self, content: str) -> int:
         """Return an earlier row that shows the same bytes, or -1."""
@@ -655,7 +651,7 @@ class RunReplay:
 
     def _share_left_out(self, position: int) -> float:
         form = self._forms.get((position, Action.SELECT))
-        return 0.0 if form is None else sum(gap.span.end - gap.span.start for gap in form.gaps) / len(form.original)
+        return 0.0 if form is None else form.left_out_share
 
     # What is measured.
 

@@ -58,6 +58,7 @@ def test_an_item_that_is_sent_again_keeps_what_is_known_of_it() -> None:
     for _ in range(2):
         prompt.append(piece=0, logged=0, visible=9, tokens=9.0, born=0, need=0.5, maskable=True)
     prompt.touch(0, 3)
-    prompt.supersede(0)
+    for row in range(2):
+        prompt.show_file(row, "a.py")
     prompt.inherit(1, 0)
     assert (prompt.column("uses")[1], prompt.column("superseded")[1]) == (1, True)

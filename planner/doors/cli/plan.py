@@ -201,16 +201,12 @@ def _under(problem: Problem, names: list[str]) -> Problem:
     """
     if not names:
         return problem
-    from apportion.errors import InputError
-    from apportion.planner.policies import load_policies, with_policies
+    from apportion.planner.policies import load_policies, named_policies, with_policies
 
     known, broken = load_policies()
     for message in broken:
         typer.echo(f"warning: {_plain(message)}", err=True)
-    for name in names:
-        if name not in known:
-            raise InputError(f"there is no policy '{_plain(name)}'", hint=f"Installed: {', '.join(known) or 'none'}")
-    return with_policies(problem, [known[name] for name in names])
+    return with_policies(problem, named_policies(known, names))
 
 
 def _plan(problem: Problem, deadline_ms: int | None) -> Plan:

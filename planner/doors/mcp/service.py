@@ -390,7 +390,7 @@ def _facts(facts: Any) -> results.FactsResult:
 
 
 def _problem(given: arguments.PlanArguments) -> Problem:
-    from apportion.planner.policies import load_policies, with_policies
+    from apportion.planner.policies import load_policies, named_policies, with_policies
     from apportion.planner.problem import Problem
 
     limits: dict[str, int] = {}
@@ -405,10 +405,7 @@ def _problem(given: arguments.PlanArguments) -> Problem:
     if not given.policies:
         return problem
     known, _broken = load_policies()
-    for name in given.policies:
-        if name not in known:
-            raise InputError(f"there is no policy {name[:40]!r}", hint=f"Installed: {', '.join(known) or 'none'}")
-    return with_policies(problem, [known[name] for name in given.policies])
+    return with_policies(problem, named_policies(known, given.policies))
 
 
 def _agent(agent: AgentPlan) -> results.AgentResult:
