@@ -452,6 +452,9 @@ class WorkflowPlanner:
             self._close(self.stages[run_id, stage])
 
     def _close(self, record: StageRecord) -> None:
+        if not record.calls:  # nothing was granted, so there is nothing to learn from
+            del self.stages[record.begun.run_id, record.begun.stage]
+            return
         record.recorded = record.use
         self._history[_kind(record.begun)].append(record.recorded)
 

@@ -14,6 +14,7 @@ from apportion.errors import ApportionError
 from apportion.planner.doors.cli import (
     compress,
     config,
+    demo,
     diff,
     expand,
     handoff,
@@ -81,6 +82,7 @@ for module in (
     models,
     ledger,
     mcp,
+    demo,
 ):
     module.register(app)
 
