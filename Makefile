@@ -41,7 +41,8 @@ format: $(VENV)/.installed-dev ## Sort out style and format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: $(VENV)/.installed-dev ## Write docs/report.md anew, and run the examples of docs/planning.md and docs/compression.md
+docs: $(VENV)/.installed-dev ## Write what is generated in the pages anew, and run the examples of docs/planning.md and docs/compression.md
+	$(BIN)/python docs/update_benchmarks.py
 	$(BIN)/python docs/update_report.py
 	$(BIN)/python docs/update_planning.py
 	$(BIN)/python docs/update_compression.py

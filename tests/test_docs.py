@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -45,6 +45,22 @@ def test_python_blocks_run_as_far_as_they_define_things(page: Path) -> None:
         if page.name == "README.md":  # runs as a script below
             continue
         exec(compile(block, str(page), "exec"), {"__name__": "not_main"})  # noqa: S102  (our own pages)
+
+
+def test_the_list_of_benchmarks_is_up_to_date() -> None:
+    page, update = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8"), script("update_benchmarks")
+    assert update.replace(page, update.section()) == page, "run `make docs`"
+
+
+def test_the_plug_ins_of_the_guide_keep_the_laws() -> None:
+    names: dict[str, Any] = {"__name__": "guide"}
+    for block in blocks(ROOT / "docs" / "extending.md", "python"):
+        exec(compile(block, "extending.md", "exec"), names)  # noqa: S102  (our own page)
+    names["test_short_folder"]()
+    names["test_defer_reviews"]()
+    trace = b"".join(b'File "/usr/lib/python3/dist-packages/m%d.py", line %d' % (line, line) for line in range(60))
+    item = names["Item"](trace)
+    assert names["ShortFolder"]().execute(item, None, names["Query"]()).saved_tokens > 0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)

@@ -17,7 +17,7 @@ from apportion.errors import InfeasiblePlanError, InputError, ProblemError
 from apportion.planner.policies.abort import Abort
 from apportion.planner.policies.defer import Defer
 from apportion.planner.policies.simplify import Simplify
-from apportion.planner.policies.types import Offer, Policy
+from apportion.planner.policies.types import BasePolicy, Offer, Policy
 from apportion.plugins import load_plugins
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GROUP",
     "Abort",
+    "BasePolicy",
     "Defer",
     "Offer",
     "Policy",
