@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -45,6 +46,28 @@ def test_python_blocks_run_as_far_as_they_define_things(page: Path) -> None:
         if page.name == "README.md":  # runs as a script below
             continue
         exec(compile(block, str(page), "exec"), {"__name__": "not_main"})  # noqa: S102  (our own pages)
+
+
+def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("site"))
+    command = [
+        sys.executable,
+        "-m",
+        "zensical",
+        "build",
+        "--strict",
+        "--config-file",
+        str(tmp_path / "docs/mkdocs.yml"),
+    ]
+    built = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert built.returncode == 0, built.stdout + built.stderr
+    pages = {page.stem for page in (ROOT / "docs").glob("*.md")}
+    assert pages <= {page.stem for page in (tmp_path / "docs" / "site").glob("*.html")}
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    text = (ROOT / "docs" / "mkdocs.yml").read_text(encoding="utf-8")
+    assert set(re.findall(r": (\S+\.md)$", text, re.MULTILINE)) == {page.name for page in (ROOT / "docs").glob("*.md")}
 
 
 def test_the_list_of_benchmarks_is_up_to_date() -> None:
