@@ -87,7 +87,8 @@ def mcp_command(
             with _ending_at_once():
                 anyio.run(serve_stdio, service)
             return
-        from apportion.planner.doors.mcp.http import serve_http, token_of
+        from apportion.planner.doors._guards import token_of
+        from apportion.planner.doors.mcp.http import serve_http
 
         token = token_of(token_file)
         if token_file is None:
