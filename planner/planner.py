@@ -335,7 +335,7 @@ class WorkflowPlanner:
         prompt_tokens = ask.overhead_tokens + float(state.tokens.sum())
         if not self._binding(ask, prompt_tokens) or _beyond_window(ask, prompt_tokens) > 0:
             return None
-        history = self._history[_kind(ask)]
+        history = self._history[kind_of(ask)]
         growth, output = self.forecasts.demand.per_call(ask.role, history=history, caller=ask.caller)
         others = [
             Waiting(run_id, self._forecast(record.begun, record.last_prompt), record.last_prompt)
@@ -469,7 +469,7 @@ class WorkflowPlanner:
 
     def _close(self, record: StageRecord) -> None:
         record.recorded = record.use
-        self._history[_kind(record.begun)].append(record.recorded)
+        self._history[kind_of(record.begun)].append(record.recorded)
 
     def _plan_budget(
         self, ask: Invocation, prompt_tokens: float
@@ -509,7 +509,7 @@ class WorkflowPlanner:
             record = StageRecord(ask, likely, first_prompt=prompt_tokens, last_prompt=prompt_tokens)
             self.stages[key] = record
         elif record.recorded is not None:  # it was over, and has been called again
-            self._history[_kind(record.begun)].remove(record.recorded)
+            self._history[kind_of(record.begun)].remove(record.recorded)
             record.recorded = None
         self._current[ask.run_id] = ask.stage
         return record
@@ -560,7 +560,7 @@ class WorkflowPlanner:
         return self.forecasts.demand.forecast(
             ask.role,
             prompt_tokens=round(prompt_tokens),
-            history=self._history[_kind(ask)],
+            history=self._history[kind_of(ask)],
             caller=ask.caller,
             features=ask.features,
         )
@@ -580,7 +580,7 @@ class WorkflowPlanner:
         return self._forecast(replace(main, features=None), prompt_tokens)
 
 
-def _kind(ask: Invocation) -> str:
+def kind_of(ask: Invocation) -> str:
     """Return what agent runs have in common that learn from each other: their type, or at least their role."""
     return ask.role if ask.caller is None else f"{ask.role}/{ask.caller.agent}"
 
