@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+PAUSE_S = 0.005
+"""Seconds by which work is put off; a model takes many times that for its answer."""
 
 
 class Ahead:
@@ -24,6 +28,7 @@ class Ahead:
         """Do a piece of work soon; after `close` it is not done at all."""
 
         def safely() -> None:
+            time.sleep(PAUSE_S)  # who gave the work is answered first: both share the interpreter
             try:
                 work()
             except Exception:  # noqa: BLE001  (nobody waits for it; whoever needs the result makes it anew)

@@ -220,14 +220,18 @@ class Governor:
 
     def _room(self, run_id: str, *, final: bool = False) -> tuple[int | None, int | None]:
         """Return what a run may take of what is free, in tokens and nano-dollars; `None`: no limit."""
-        tokens, cost = self.holdings.tokens, self.holdings.cost_nusd
-        if tokens.free is None:
-            return None, cost.free
-        runs = len(self.begun | {run_id})
-        kept = reserve_tokens(runs, tokens.total, self._plans.options.budget.reserve_share)
+        free, free_nusd = self.holdings.free(0), self.holdings.free(1)
+        if free is None:
+            return None, free_nusd
+        runs = len(self.begun) + (run_id not in self.begun)
+        kept = self._kept(runs)
         if final:
             kept = kept * (runs - 1) // runs
-        return tokens.free - kept, cost.free
+        return free - kept, free_nusd
+
+    def _kept(self, runs: int) -> int:
+        budget = self._plans.options.budget
+        return reserve_tokens(runs, budget.max_tokens, budget.reserve_share)
 
     def _most(
         self,
@@ -341,12 +345,11 @@ class Governor:
         self, run_id: str, number: int, ask: Invocation, plan: InvocationPlan, prompt: int, growth: int, output: int
     ) -> tuple[str | None, int | None]:
         """Return what the agent is told of its budget, and by how much files may lengthen its prompt."""
-        balance = self.holdings.tokens
-        if balance.total is None:
+        free = self.holdings.free(0)
+        if free is None:
             return None, None
-        kept = reserve_tokens(len(self.begun | {run_id}), balance.total, self._plans.options.budget.reserve_share)
-        others = balance.held - self.holdings.held(number).tokens
-        left = balance.total - balance.spent - others - kept - prompt - output
+        kept = self._kept(len(self.begun) + (run_id not in self.begun))
+        left = free + self.holdings.held(number).tokens - kept - prompt - output
         calls = max(0, left) // max(1, prompt + growth + output)
         room = left
         if plan.allocated_tokens is not None:

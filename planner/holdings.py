@@ -28,6 +28,8 @@ class Holdings:
         self._timer = timer
         self._spent = Amounts()
         self._held: dict[int, tuple[Amounts, float]] = {}
+        self._sums = [0, 0]
+        self._next = float("inf")  # when the next lease ends, or earlier
 
     @property
     def tokens(self) -> Balance:
@@ -42,20 +44,33 @@ class Holdings:
     def hold(self, number: int, amounts: Amounts) -> bool:
         """Hold amounts for a step, and say whether there was enough."""
         self._take_back_expired()
-        for balance, amount in zip((self.tokens, self.cost_nusd), amounts, strict=True):
-            if balance.free is not None and balance.free < amount:
+        for unit in (0, 1):
+            free = self.free(unit)
+            if free is not None and free < amounts[unit]:
                 return False
-        self._held[number] = (amounts, self._timer() + LEASE_S)
+        ends = self._timer() + LEASE_S
+        self.release(number)
+        self._held[number] = (amounts, ends)
+        self._sums = [self._sums[0] + amounts.tokens, self._sums[1] + amounts.cost_nusd]
+        self._next = min(self._next, ends)
         return True
+
+    def free(self, unit: int) -> int | None:
+        """Return what may still be held: 0 for tokens, 1 for nano-dollars; `None`: no limit."""
+        self._take_back_expired()
+        total = self._total[unit]
+        return None if total is None else total - self._spent[unit] - self._sums[unit]
 
     def settle(self, number: int | None, used: Amounts) -> None:
         """Book what was used; what was held for the step comes back."""
-        self._held.pop(number if number is not None else -1, None)
+        if number is not None:
+            self.release(number)
         self._spent = Amounts(self._spent.tokens + used.tokens, self._spent.cost_nusd + used.cost_nusd)
 
     def release(self, number: int) -> None:
         """Give back what was held for a step."""
-        self._held.pop(number, None)
+        amounts, _ = self._held.pop(number, (Amounts(), 0.0))
+        self._sums = [self._sums[0] - amounts.tokens, self._sums[1] - amounts.cost_nusd]
 
     def held(self, number: int) -> Amounts:
         """Return what is held for a step."""
@@ -68,11 +83,12 @@ class Holdings:
 
     def _balance(self, unit: int) -> Balance:
         self._take_back_expired()
-        held = sum(amounts[unit] for amounts, _ in self._held.values())
-        return Balance(total=self._total[unit], spent=self._spent[unit], held=held)
+        return Balance(total=self._total[unit], spent=self._spent[unit], held=self._sums[unit])
 
     def _take_back_expired(self) -> None:
-        if self._held:
-            now = self._timer()
-            for number in [number for number, (_, ends) in self._held.items() if ends <= now]:
-                del self._held[number]
+        now = self._timer()
+        if now < self._next:
+            return
+        for number in [number for number, (_, ends) in self._held.items() if ends <= now]:
+            self.release(number)
+        self._next = min((ends for _, ends in self._held.values()), default=float("inf"))

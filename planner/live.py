@@ -101,6 +101,7 @@ class LiveRun:
         self._shorter: dict[tuple[int, Action], Outcome] = {}
         self._copies: dict[str, int] = {}
         self._held = 0
+        self._tokens: float | None = None
 
     @property
     def sent(self) -> tuple[SentItem, ...]:
@@ -120,6 +121,7 @@ class LiveRun:
         if model != self.model or not self.calls:
             self._use_model(model)
         kept = self.known(items)
+        self._tokens = None
         self._truncate(kept)
         for item in items[kept:]:
             self._append(item, task, expands=expands)
@@ -134,6 +136,7 @@ class LiveRun:
 
     def carry_out(self, plan: InvocationPlan) -> None:
         """Change what is sent as a plan says."""
+        self._tokens = None
         for birth in plan.births:
             if birth.action is Action.REFERENCE:
                 self._replace(birth.row, Action.REFERENCE, copy=birth.copy)
@@ -164,7 +167,9 @@ class LiveRun:
     @property
     def tokens(self) -> float:
         """Tokens of the prompt as it is sent, without what is invisible."""
-        return float(self.prompt.column("tokens").sum())
+        if self._tokens is None:
+            self._tokens = float(self.prompt.column("tokens").sum())
+        return self._tokens
 
     @property
     def full_tokens(self) -> float:

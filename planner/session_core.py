@@ -221,7 +221,7 @@ class SessionCore:
 
     def _offered(self, waiting: Waiting) -> Step | None:
         """Offer an invocation that waits; return its step, or `None` where it does not fit yet."""
-        free = self._governor.holdings.tokens.free
+        free = self._governor.holdings.free(0)
         if free is not None and free < waiting.needs_tokens:
             return None
         step = self._tried(waiting.request)
