@@ -473,6 +473,12 @@ class Session(SessionCore):
         with self._lock:
             return tuple(opened.step for opened in self._open.values())
 
+    def step(self, number: int) -> Step | None:
+        """Return a step by its number, if it runs and has not been heard of."""
+        with self._lock:
+            opened = self._open.get(number)
+            return None if opened is None else opened.step
+
     @property
     def balance(self) -> tuple[Balance, Balance]:
         """How the session's own budget stands, in tokens and in nano-dollars: `spent + held + free == total`."""

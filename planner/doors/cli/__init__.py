@@ -23,6 +23,7 @@ from apportion.planner.doors.cli import (
     models,
     plan,
     replay,
+    serve,
     telemetry,
     validate,
 )
@@ -81,6 +82,7 @@ for module in (
     models,
     ledger,
     mcp,
+    serve,
 ):
     module.register(app)
 
