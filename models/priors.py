@@ -14,6 +14,7 @@ tokens. It grows with n, so quantiles of n become quantiles of the demand. g and
 from __future__ import annotations
 
 from bisect import bisect_left
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, NamedTuple, Self
 
@@ -126,13 +127,19 @@ class Mixture(NamedTuple):
 
     def quantile(self, probability: float) -> int:
         """Return the smallest whole number that is not exceeded with the given probability."""
-        candidates = range(max(self.prior.quantiles[-1], *self.observations, 0) + 1)
-        return bisect_left(candidates, probability - 1e-9, key=self.share_up_to)
+        return _quantile(self, probability)
 
     def share_up_to(self, value: int) -> float:
         """Return the probability of at most `value`."""
         seen = sum(observation <= value for observation in self.observations)
         return (PRIOR_WEIGHT * self.prior.share_up_to(value) + seen) / (PRIOR_WEIGHT + len(self.observations))
+
+
+@lru_cache(maxsize=1 << 14)
+def _quantile(mixture: Mixture, probability: float) -> int:
+    """Return a quantile; every new run of a stage asks for the same ones of all the others."""
+    candidates = range(max(mixture.prior.quantiles[-1], *mixture.observations, 0) + 1)
+    return bisect_left(candidates, probability - 1e-9, key=mixture.share_up_to)
 
 
 class PriorDemand:

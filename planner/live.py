@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from apportion.compression.actions import mask, reference
 from apportion.planner.prompt import MIN_REPLACED_TOKENS, REPLACEABLE_KINDS, PlannedPrompt, path_of, prior_need
 from apportion.planner.replay.billing import CacheClock, Tariff, tariff
+from apportion.planner.sizes import Size, Sizes
 from apportion.prices import lookup
-from apportion.records import Action, Kind, content_hash
-from apportion.tokens import TokenCounter, count_tokens
+from apportion.records import Action, Kind
+from apportion.tokens import TokenCounter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,9 +71,19 @@ class LiveRun:
         store: Keeps the originals of what is not sent whole.
         forms: Works out shorter forms.
         clock: Tells which prompts the provider still caches; shared by the runs of a workflow.
+        sizes: Remembers how many tokens texts have.
     """
 
-    def __init__(self, run_id: str, role: str, *, store: HandleStore, forms: Forms, clock: CacheClock) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        role: str,
+        *,
+        store: HandleStore,
+        forms: Forms | None,
+        clock: CacheClock,
+        sizes: Sizes | None = None,
+    ) -> None:
         self.run_id = run_id
         self.role = role
         self.prompt = PlannedPrompt()
@@ -84,12 +95,13 @@ class LiveRun:
         self._forms = forms
         self._clock = clock
         self._counter = TokenCounter(None)
+        self._sizes = Sizes() if sizes is None else sizes
         self._items: list[ContextItem] = []
-        self._keys: list[str] = []
         self._sent: list[SentItem] = []
         self._shorter: dict[tuple[int, Action], Outcome] = {}
         self._copies: dict[str, int] = {}
         self._held = 0
+        self._tokens: float | None = None
 
     @property
     def sent(self) -> tuple[SentItem, ...]:
@@ -108,17 +120,23 @@ class LiveRun:
         """
         if model != self.model or not self.calls:
             self._use_model(model)
-        keys = [content_hash(f"{item.kind}\0{item.name}\0{item.content}") for item in items]
-        kept = next((i for i, (old, new) in enumerate(zip(self._keys, keys, strict=False)) if old != new), None)
-        kept = min(len(self._keys), len(keys)) if kept is None else kept
+        kept = self.known(items)
+        self._tokens = None
         self._truncate(kept)
-        for item, key in zip(items[kept:], keys[kept:], strict=True):
-            self._append(item, key, task, expands=expands)
+        for item in items[kept:]:
+            self._append(item, task, expands=expands)
         warm = self._clock.warm((self.run_id, self.model), now, self.tariff.ttl_s)
         return min(self._held, self.prompt.changed_from) if warm else 0
 
+    def known(self, items: Sequence[ContextItem]) -> int:
+        """Return how many leading pieces are those of the call before."""
+        pairs = zip(self._items, items, strict=False)
+        changed = next((i for i, (old, new) in enumerate(pairs) if not _same(old, new)), None)
+        return min(len(self._items), len(items)) if changed is None else changed
+
     def carry_out(self, plan: InvocationPlan) -> None:
         """Change what is sent as a plan says."""
+        self._tokens = None
         for birth in plan.births:
             if birth.action is Action.REFERENCE:
                 self._replace(birth.row, Action.REFERENCE, copy=birth.copy)
@@ -127,12 +145,10 @@ class LiveRun:
         for row in plan.masks.items.tolist():
             self._replace(row, Action.MASK)
 
-    def settle(self, prompt_tokens: float | None, output: str, now: datetime) -> None:
-        """Take note that the prompt was sent, of its size as billed, and of what the output quotes."""
+    def settle(self, prompt_tokens: float | None, now: datetime) -> None:
+        """Take note that the prompt was sent, and of its size as billed."""
         if prompt_tokens is not None:
             self.overhead_tokens = max(0.0, prompt_tokens - self.tokens)
-        for row in self._quoted(output):
-            self.prompt.touch(row, self.calls)
         self._held = len(self.prompt)
         self.prompt.sent()
         self._clock.touch((self.run_id, self.model), now)
@@ -151,7 +167,9 @@ class LiveRun:
     @property
     def tokens(self) -> float:
         """Tokens of the prompt as it is sent, without what is invisible."""
-        return float(self.prompt.column("tokens").sum())
+        if self._tokens is None:
+            self._tokens = float(self.prompt.column("tokens").sum())
+        return self._tokens
 
     @property
     def full_tokens(self) -> float:
@@ -164,37 +182,36 @@ class LiveRun:
         self._counter = TokenCounter(model)
 
     def _truncate(self, kept: int) -> None:
-        if kept == len(self._keys):
+        if kept == len(self._items):
             return
         self.prompt.truncate(kept)
-        del self._keys[kept:], self._sent[kept:], self._items[kept:]
+        del self._sent[kept:], self._items[kept:]
         self._shorter = {key: form for key, form in self._shorter.items() if key[0] < kept}
         self._copies = {key: row for key, row in self._copies.items() if row < kept}
         self._held = min(self._held, kept)
 
-    def _append(self, item: ContextItem, key: str, task: str, *, expands: bool) -> None:
-        row = len(self._keys)
-        tokens = float(self._counter.estimate(item.content).tokens)
-        replaceable = item.kind in REPLACEABLE_KINDS and not item.pinned and tokens >= MIN_REPLACED_TOKENS
+    def _append(self, item: ContextItem, task: str, *, expands: bool) -> None:
+        row = len(self._items)
+        visible, tokens = self._sizes.of(item.content, self._counter)
+        may_change = replaceable(item, tokens)
         columns: dict[str, float] = {}
         copy, need = -1, 0.0
-        if replaceable:
+        if may_change:
             copy = self._copies.get(item.content, -1)
             handed_back = item.kind is Kind.HANDOFF_RESULT
             need = prior_need(tokens, tool=item.name, handed_back=handed_back, sub_agent=self.role == "sub")
             columns = self._columns(row, item, task, need, expands=expands)
             self._copies.setdefault(item.content, row)
-        self._keys.append(key)
         self._items.append(item)
         self._sent.append(SentItem(item.content))
         self.prompt.append(
             piece=row,
             logged=row,
-            visible=count_tokens(item.content),
+            visible=visible,
             tokens=tokens,
             born=self.calls,
             need=need,
-            maskable=replaceable and expands,
+            maskable=may_change and expands,
             copy=copy if copy >= 0 and self.prompt.shown(copy) else -1,
             **columns,
         )
@@ -202,14 +219,16 @@ class LiveRun:
 
     def _columns(self, row: int, item: ContextItem, task: str, need: float, *, expands: bool) -> dict[str, float]:
         """Work out the shorter forms of a piece, and return their columns in the prompt."""
-        forms = self._forms.of(_bytes(item.content), task=task, name=item.name)
         columns: dict[str, float] = {}
+        if self._forms is None:
+            return columns
+        forms = self._forms.of(_bytes(item.content), task=task, name=item.name)
         if forms.structured is not None:
             self._shorter[row, Action.STRUCTURE] = forms.structured
-            columns["structured"] = self._tokens(forms.structured.content)
+            columns["structured"] = self._size(forms.structured.content).tokens
         if forms.selected is not None and expands:
             self._shorter[row, Action.SELECT] = forms.selected
-            columns["selected"] = self._tokens(forms.selected.content)
+            columns["selected"] = self._size(forms.selected.content).tokens
             columns["selected_need"] = need * forms.selected.left_out_share
         return columns
 
@@ -226,7 +245,8 @@ class LiveRun:
         form = self._shorter[row, action]
         handle = self._store.put(form.original) if action is Action.SELECT else None
         text = form.content.decode("utf-8", "surrogatepass")
-        self.prompt.shorten(row, action, visible=count_tokens(text), tokens=self._tokens(form.content))
+        size = self._sizes.of(text, self._counter)
+        self.prompt.shorten(row, action, visible=size.visible, tokens=size.tokens)
         self._sent[row] = SentItem(text, action, handle)
 
     def _replace(self, row: int, action: Action, *, copy: int = -1) -> None:
@@ -237,23 +257,58 @@ class LiveRun:
             handle, stub = None, reference(original, position=copy)
         else:
             handle = self._store.put(original)
-            stub = mask(original, handle=handle, name=item.name, tokens=count_tokens(item.content))
+            visible = self._sizes.of(item.content, self._counter).visible
+            stub = mask(original, handle=handle, name=item.name, tokens=visible)
         text = stub.decode()
-        tokens = self._tokens(stub)
-        if tokens >= self.prompt.column("tokens")[row]:
+        size = self._sizes.of(text, self._counter)
+        if size.tokens >= self.prompt.column("tokens")[row]:
             return
-        self.prompt.replace(row, action, visible=count_tokens(text), tokens=tokens)
+        self.prompt.replace(row, action, visible=size.visible, tokens=size.tokens)
         self._sent[row] = SentItem(text, action, handle)
 
-    def _quoted(self, output: str) -> list[int]:
-        """Return the pieces from which an output quotes, by windows of its text."""
-        windows = {output[start : start + WINDOW] for start in range(0, len(output) - WINDOW + 1, WINDOW // 2)}
-        some = sorted(windows)[:MOST_WINDOWS]
-        rows = (row for row, item in enumerate(self._items) if item.kind in REPLACEABLE_KINDS)
-        return [row for row in rows if any(window in self._items[row].content for window in some)]
+    def note_quotes(self, rows: Sequence[int], items: Sequence[ContextItem], call: int) -> None:
+        """Take note of what the output of a call has quoted, as far as these are still the pieces of the prompt."""
+        for row in rows:
+            if row < len(self._items) and self._items[row] is items[row]:
+                self.prompt.touch(row, call)
 
-    def _tokens(self, content: bytes) -> float:
-        return float(self._counter.estimate(content.decode("utf-8", "surrogatepass")).tokens)
+    @property
+    def items(self) -> tuple[ContextItem, ...]:
+        """The pieces, as the orchestrator gave them."""
+        return tuple(self._items)
+
+    @property
+    def maskable(self) -> bool:
+        """Whether any piece may go behind a handle."""
+        return bool(self.prompt.column("maskable").any())
+
+    def visible(self, row: int) -> int:
+        """Return the visible tokens of a piece as it is sent."""
+        return int(self.prompt.column("visible")[row])
+
+    def size_of(self, row: int) -> Size:
+        """Return the size of a piece as it was given."""
+        return self._sizes.of(self._items[row].content, self._counter)
+
+    def _size(self, content: bytes) -> Size:
+        return self._sizes.of(content.decode("utf-8", "surrogatepass"), self._counter)
+
+
+def quoted(items: Sequence[ContextItem], output: str) -> list[int]:
+    """Return the pieces from which an output quotes, by windows of its text."""
+    windows = {output[start : start + WINDOW] for start in range(0, len(output) - WINDOW + 1, WINDOW // 2)}
+    some = sorted(windows)[:MOST_WINDOWS]
+    rows = (row for row, item in enumerate(items) if item.kind in REPLACEABLE_KINDS)
+    return [row for row in rows if any(window in items[row].content for window in some)]
+
+
+def replaceable(item: ContextItem, tokens: float) -> bool:
+    """Say whether a piece may be sent otherwise than whole."""
+    return item.kind in REPLACEABLE_KINDS and not item.pinned and tokens >= MIN_REPLACED_TOKENS
+
+
+def _same(old: ContextItem, new: ContextItem) -> bool:
+    return old is new or (old.content == new.content and old.kind is new.kind and old.name == new.name)
 
 
 WINDOW = 30

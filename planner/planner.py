@@ -30,7 +30,7 @@ from apportion.planner.masking import (
 )
 from apportion.planner.prompt import REFERENCE_TOKENS, STUB_TOKENS
 from apportion.planner.solver import plan_workflow
-from apportion.records import Action, Budget
+from apportion.records import Action, Budget, Feature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -89,6 +89,7 @@ class PlanOptions:
             `None`: none, they enter in lossless forms.
         models: Folder of trained models that forecast demand; `None` means documented priors.
         widening: What past outcomes say of their forecasts; see `forecasts.widening_of`.
+        off: Kinds of action that are switched off.
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -97,6 +98,16 @@ class PlanOptions:
     select: str | None = None
     models: Path | None = None
     widening: Widening | None = None
+    off: frozenset[Feature] = frozenset()
+
+    def allows(self, feature: Feature) -> bool:
+        """Whether a kind of action may be taken."""
+        return self.enabled and feature not in self.off
+
+    @property
+    def level(self) -> str | None:
+        """The level at which parts may be left out, or `None` where none may be."""
+        return self.select if self.allows(Feature.SELECT) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,12 +301,15 @@ class WorkflowPlanner:
         return tuple(birth for row in new.tolist() if (birth := self._birth(ask, row)) is not None)
 
     def _birth(self, ask: Invocation, row: int) -> Birth | None:
-        prompt = ask.prompt
+        prompt, off = ask.prompt, self.options.off
         tokens, copy = prompt.column("tokens")[row], int(prompt.column("copy")[row])
-        if copy >= 0 and tokens > REFERENCE_TOKENS and prompt.shown(copy):
+        if copy >= 0 and tokens > REFERENCE_TOKENS and prompt.shown(copy) and Feature.REFERENCE not in off:
             return Birth(row, Action.REFERENCE, float(REFERENCE_TOKENS), copy)
         structured, selected = (float(prompt.column(name)[row]) for name in ("structured", "selected"))
-        if selected < structured and self._worth_selecting(ask, row, structured, selected):
+        worth = selected < structured and Feature.SELECT not in off
+        if Feature.STRUCTURE in off:
+            structured = float(tokens)
+        if worth and self._worth_selecting(ask, row, structured, selected):
             return Birth(row, Action.SELECT, selected)
         return Birth(row, Action.STRUCTURE, structured) if structured < tokens else None
 
@@ -315,13 +329,13 @@ class WorkflowPlanner:
         `invocation_problem`. A plan that is expected to be dearer than doing nothing is not taken.
         """
         limit = self._tokens_left()
-        if limit is None:
+        if limit is None or not self.options.allows(Feature.ELIDE):
             return None
         state = self._prompt_state(ask, births)
         prompt_tokens = ask.overhead_tokens + float(state.tokens.sum())
         if not self._binding(ask, prompt_tokens) or _beyond_window(ask, prompt_tokens) > 0:
             return None
-        history = self._history[_kind(ask)]
+        history = self._history[kind_of(ask)]
         growth, output = self.forecasts.demand.per_call(ask.role, history=history, caller=ask.caller)
         others = [
             Waiting(run_id, self._forecast(record.begun, record.last_prompt), record.last_prompt)
@@ -350,6 +364,8 @@ class WorkflowPlanner:
 
     def plan_masks(self, ask: Invocation, births: tuple[Birth, ...]) -> MaskPlan:
         """Return which items to mask before a call, given how new ones enter; other policies override this."""
+        if not self.options.allows(Feature.ELIDE):
+            return MaskPlan.nothing()
         state = self._prompt_state(ask, births)
         tokens, prompt_tokens = state.tokens, ask.overhead_tokens + float(state.tokens.sum())
         seen = self._seen(ask, births)
@@ -456,7 +472,7 @@ class WorkflowPlanner:
             del self.stages[record.begun.run_id, record.begun.stage]
             return
         record.recorded = record.use
-        self._history[_kind(record.begun)].append(record.recorded)
+        self._history[kind_of(record.begun)].append(record.recorded)
 
     def _plan_budget(
         self, ask: Invocation, prompt_tokens: float
@@ -496,7 +512,7 @@ class WorkflowPlanner:
             record = StageRecord(ask, likely, first_prompt=prompt_tokens, last_prompt=prompt_tokens)
             self.stages[key] = record
         elif record.recorded is not None:  # it was over, and has been called again
-            self._history[_kind(record.begun)].remove(record.recorded)
+            self._history[kind_of(record.begun)].remove(record.recorded)
             record.recorded = None
         self._current[ask.run_id] = ask.stage
         return record
@@ -547,7 +563,7 @@ class WorkflowPlanner:
         return self.forecasts.demand.forecast(
             ask.role,
             prompt_tokens=round(prompt_tokens),
-            history=self._history[_kind(ask)],
+            history=self._history[kind_of(ask)],
             caller=ask.caller,
             features=ask.features,
         )
@@ -567,7 +583,7 @@ class WorkflowPlanner:
         return self._forecast(replace(main, features=None), prompt_tokens)
 
 
-def _kind(ask: Invocation) -> str:
+def kind_of(ask: Invocation) -> str:
     """Return what agent runs have in common that learn from each other: their type, or at least their role."""
     return ask.role if ask.caller is None else f"{ask.role}/{ask.caller.agent}"
 

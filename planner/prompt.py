@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -172,6 +173,12 @@ class PlannedPrompt:
         self._of_path = {path: row for path, row in self._of_path.items() if row < first}
         self.changed_from = min(self.changed_from, first)
         return dropped
+
+    def snapshot(self) -> PlannedPrompt:
+        """Return a copy that does not change any more."""
+        other = copy.copy(self)
+        other._data = {name: column[: self._size].copy() for name, column in self._data.items()}  # noqa: SLF001  (ours)
+        return other
 
     def sent(self) -> None:
         """Note that the prompt has been sent as it stands."""

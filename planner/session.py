@@ -6,132 +6,61 @@
         if step.runs:
             answer = call(step.contents, max_tokens=step.max_output_tokens)
             session.after(step, usage, output=answer)
+        for step in session.ready():    # what was deferred, and fits now
+            ...
 
 What the plan cannot decide never stands in the way: an error inside the planner sends every piece whole, and the step
-says so. A budget that is used up does stand in the way: the step is deferred or aborted, with a reason, and nothing is
-sent.
+says so. A budget that is used up does stand in the way: the step is simplified, deferred or aborted, with a reason.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from dataclasses import dataclass, field, replace
+import time
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
-from enum import StrEnum
-from typing import TYPE_CHECKING, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from apportion.compression.expand_tool import EXPAND_TOOL, expand
 from apportion.compression.store import HandleStore
-from apportion.errors import InputError
+from apportion.errors import ApportionError, InputError
 from apportion.models.features import Caller
-from apportion.planner.budgets.solver import solve_budget
+from apportion.planner.ahead import Ahead
+from apportion.planner.booking import use_of
+from apportion.planner.checkpoint import read_checkpoint
+from apportion.planner.exhaustion import must_be_next
 from apportion.planner.forecasts import forecasts
-from apportion.planner.forms import Forms
-from apportion.planner.ledger import Refusal, Reservation
-from apportion.planner.live import ContextItem, LiveRun, SentItem
-from apportion.planner.planner import Invocation, InvocationPlan, PlanOptions, Used, WorkflowPlanner
-from apportion.planner.replay.billing import CacheClock, split_prompt
+from apportion.planner.live import ContextItem, replaceable
+from apportion.planner.planner import PlanOptions, Used
+from apportion.planner.replay.billing import tariff
+from apportion.planner.session_core import PLANNER_FAILED, SessionCore
 from apportion.planner.solver import load_solvers
-from apportion.records import Action, Budget
-from apportion.tokens import count_tokens
+from apportion.planner.steps import Decision, HandBack, Request, Step
+from apportion.planner.watchdog import WatchdogLimits
+from apportion.prices import lookup
+from apportion.tokens import TokenCounter, count_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
-    from apportion.planner.ledger import Ledger
-    from apportion.records import Usage
+    from apportion.planner.checkpoint import Checkpoint
+    from apportion.planner.events import Telemetry
+    from apportion.planner.ledger import Balance, Ledger
+    from apportion.planner.live import LiveRun
+    from apportion.planner.policies import Policy
+    from apportion.records import Budget, Usage
 
-MIN_OUTPUT_TOKENS = 256
-"""Less is not worth a call: the budget counts as used up."""
+__all__ = ["PLANNER_FAILED", "ContextItem", "Decision", "HandBack", "Planner", "Session", "Step"]
 
-DEFAULT_OUTPUT_TOKENS = 4_096
-"""Output that is held in the ledger where no budget says how much there may be."""
+POLL_S = 0.25
+"""How often a waiting session looks whether others have freed budget in the ledger, in seconds."""
 
-
-NUSD = 10**9
-"""Nano-dollars in a US dollar: what the ledger counts in."""
-
-PLANNER_FAILED = "the planner failed, so every piece is sent whole"
-"""Why a step is not as it should be, although it runs."""
-
-
-class Decision(StrEnum):
-    """What becomes of an invocation."""
-
-    RUN = "run"
-    """Send what the step holds."""
-    DEFER = "defer"
-    """Not now: the budget does not hold it. It is offered again when tokens come free."""
-    ABORT = "abort"
-    """Not at all: the budget is used up, and the invocation was mandatory."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """The answer to one question: what to send, and how much the agent may use.
-
-    Attributes:
-        agent: Type name of the agent.
-        run_id: Its context window.
-        number: Number of the step within the session.
-        decision: Whether to send it.
-        items: What to send, piece by piece; empty unless it runs.
-        max_output_tokens: Most tokens that the output may have, or `None` where nothing limits it.
-        allocated_tokens: What the run may use in this stage, prompts and outputs, or `None`.
-        reasons: Why it is not run, or not as it should be; empty if it is.
-        saved_tokens: Prompt tokens that are not sent.
-        reservation: What the ledger holds for it, or `None` without one.
-    """
-
-    agent: str
-    run_id: str
-    number: int
-    decision: Decision
-    items: tuple[SentItem, ...] = ()
-    max_output_tokens: int | None = None
-    allocated_tokens: int | None = None
-    reasons: tuple[str, ...] = ()
-    saved_tokens: int = 0
-    reservation: Reservation | None = None
-
-    @property
-    def runs(self) -> bool:
-        """Whether to make the call."""
-        return self.decision is Decision.RUN
-
-    @property
-    def contents(self) -> tuple[str, ...]:
-        """The texts to send, in the order of the pieces."""
-        return tuple(item.content for item in self.items)
-
-    @property
-    def offers_expand(self) -> bool:
-        """Whether anything is behind a handle, so that the agent needs the way back."""
-        return any(item.handle is not None for item in self.items)
-
-
-@dataclass(frozen=True, slots=True)
-class HandBack:
-    """What is done and what is left when a session ends.
-
-    Attributes:
-        used_tokens: Tokens of all prompts and outputs.
-        used_usd: What they cost, or `None` where a price is unknown.
-        saved_tokens: Prompt tokens that were not sent.
-        steps: Calls that were made.
-        deferred: Agent runs that wait for budget, in their order.
-        aborted: Agent runs that could not run.
-    """
-
-    used_tokens: int
-    used_usd: float | None
-    saved_tokens: int
-    steps: int
-    deferred: tuple[str, ...]
-    aborted: tuple[str, ...]
+OnClose = Literal["expire", "used", "released"]
+"""What becomes of calls that have not come back: their leases run out, or all that they hold counts as used, or not."""
 
 
 class Planner:
@@ -141,9 +70,14 @@ class Planner:
         options: What the user wants of the plans.
         store: Keeps originals; in memory where none is given.
         ledger: Holds budgets across sessions and processes; none: each session knows only its own.
-        clock: Tells the time.
+        clock: Tells the time of day, by which prompt caches run out.
+        timer: Tells seconds that never go back, for leases and rates; clocks that are set do not matter to it.
         framework: Tool that runs the workflows, as its logs call it: learned forecasts are grouped by it.
         source: Project, in the same way.
+        telemetry: Takes events; see `events`.
+        watchdog: When a run counts as going round in circles.
+        ahead: Whether plans are made in the background between calls. Without it they are made when they are asked
+            for: slower, and the same on every run.
     """
 
     def __init__(
@@ -153,13 +87,21 @@ class Planner:
         store: HandleStore | None = None,
         ledger: Ledger | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        timer: Callable[[], float] = time.monotonic,
         framework: str = "",
         source: str = "",
+        telemetry: Telemetry | None = None,
+        watchdog: WatchdogLimits | None = None,
+        ahead: bool = True,
     ) -> None:
         self.options = options or PlanOptions()
         self.store = HandleStore() if store is None else store
         self.ledger = ledger
         self.clock = clock
+        self.timer = timer
+        self.telemetry = telemetry
+        self.watchdog = WatchdogLimits() if watchdog is None else watchdog
+        self.ahead = Ahead() if ahead else None
         self._framework = framework
         self._source = source
 
@@ -175,6 +117,7 @@ class Planner:
         options: PlanOptions | None = None,
         framework: str = "",
         source: str = "",
+        **more: Any,
     ) -> Planner:
         """Return a planner that forecasts demand with trained models.
 
@@ -183,8 +126,9 @@ class Planner:
             options: What else the user wants.
             framework: See `Planner`.
             source: See `Planner`.
+            more: Other arguments of `Planner`.
         """
-        return cls(replace(options or PlanOptions(), models=models), framework=framework, source=source)
+        return cls(replace(options or PlanOptions(), models=models), framework=framework, source=source, **more)
 
     def warm(self) -> None:
         """Load what the first plan needs (solver, tables, models), so that it is as quick as the later ones."""
@@ -192,58 +136,57 @@ class Planner:
         forecasts(self.options.models, self.options.widening)
         count_tokens("warm")
 
-    def session(self, workflow: str, *, budget: Budget | None = None, parent: str | None = None) -> Session:
+    def session(
+        self,
+        workflow: str,
+        *,
+        budget: Budget | None = None,
+        parent: str | None = None,
+        policies: Sequence[Policy] = (),
+    ) -> Session:
         """Return the session of one workflow.
 
         Args:
             workflow: Its name; its account in the ledger has it too.
             budget: Its limits; `None`: those of the options.
             parent: Account in the ledger on whose remainder it draws, or `None`.
+            policies: What may be done where the budget does not hold a call; those of `before` go before these.
 
         Raises:
             LedgerError: The account exists with other limits.
+            StoreError: The ledger cannot be used.
         """
         options = self.options if budget is None else replace(self.options, budget=budget)
-        return Session(self, workflow, options, parent=parent)
+        return Session(self, workflow, options, parent=parent, policies=policies)
+
+    def resume(self, checkpoint: Mapping[str, Any], *, policies: Sequence[Policy] = ()) -> Session:
+        """Return a session that goes on where another one was saved; see `Session.checkpoint`.
+
+        Args:
+            checkpoint: What `Session.checkpoint` returned, perhaps by way of JSON.
+            policies: See `session`.
+
+        Raises:
+            InputError: It is no checkpoint.
+            StoreError: The ledger cannot be used.
+        """
+        saved = read_checkpoint(checkpoint)
+        options = replace(self.options, budget=saved.budget)
+        session = Session(self, saved.workflow, options, parent=saved.parent, policies=policies, again=True)
+        session.restore(saved)
+        return session
+
+    def close(self) -> None:
+        """End the background work; sessions may go on, and plan when they are asked."""
+        if self.ahead is not None:
+            self.ahead.close()
 
 
-@dataclass(slots=True)
-class _Sums:
-    """What a session has used so far."""
-
-    tokens: int = 0
-    usd: float = 0.0
-    priced: bool = True
-    saved: int = 0
-    steps: int = 0
-    deferred: dict[str, None] = field(default_factory=dict)
-    aborted: dict[str, None] = field(default_factory=dict)
-
-
-class Session:
+class Session(SessionCore):
     """Plans one workflow while it runs; safe to share between threads.
 
     Made by `Planner.session`; used with `with` or `async with`.
     """
-
-    def __init__(self, planner: Planner, workflow: str, options: PlanOptions, *, parent: str | None = None) -> None:
-        self.workflow = workflow
-        self.options = options
-        self._home = planner
-        self._planner = WorkflowPlanner(options, solve=solve_budget)
-        self._clock = CacheClock()
-        self._forms = Forms.at(options.select, planner.store)
-        self._runs: dict[str, LiveRun] = {}
-        self._asked: dict[int, Invocation] = {}
-        self._sums = _Sums()
-        self._number = 0
-        self._stage = 0
-        self._closed = False
-        self._lock = threading.RLock()
-        if planner.ledger is not None:
-            limits = options.budget
-            nusd = None if limits.max_usd is None else round(limits.max_usd * NUSD)
-            planner.ledger.open_account(workflow, parent=parent, tokens=limits.max_tokens, cost_nusd=nusd)
 
     def __enter__(self) -> Self:
         return self
@@ -260,9 +203,11 @@ class Session:
         self.close()
 
     def next_stage(self) -> None:
-        """Begin another stage, such as the next turn of the user: budgets are shared out anew."""
+        """Begin the next stage: what is left is shared out anew."""
         with self._lock:
             self._stage += 1
+
+    # Asking.
 
     def before(
         self,
@@ -275,6 +220,10 @@ class Session:
         sub_agent: bool = False,
         expands: bool = False,
         mandatory: bool = True,
+        parent: str | None = None,
+        priority: int = 0,
+        policies: Sequence[Policy] = (),
+        key: str | None = None,
     ) -> Step:
         """Plan one invocation.
 
@@ -287,72 +236,208 @@ class Session:
             sub_agent: Whether another agent has started it.
             expands: Whether the agent is offered `expand_tool`, so that parts may be left out.
             mandatory: Whether the workflow makes no sense without it: then it is aborted, else deferred, when the
-                budget is used up.
+                budget is used up and no policy knows better.
+            parent: The run that started it; the watchdog sees by it who starts whom.
+            priority: Of those that wait, higher ones are offered first.
+            policies: What may be done where the budget does not hold it (`planner.policies`).
+            key: Names the question: asked again with the same key, the answer is the same step.
 
         Raises:
             InputError: There is nothing to send, or the session is closed.
+            BudgetExhaustedError: It does not fit, and a policy says to abort.
+            StoreError: The ledger cannot be used.
         """
         if not items:
             raise InputError("an invocation without any piece of context", hint="Give at least the task as an item.")
-        run_id = run_id or agent
+        policies = (*policies, *self._policies)
+        request = Request(
+            agent, tuple(items), run_id or agent, model, task, sub_agent or parent is not None, expands, mandatory,
+            parent, priority, policies,
+        )  # fmt: skip
+        if self.options.enabled:
+            self._work_out(request)
+        marker = f"before:{key}"
         with self._lock:
+            if key is not None and marker in self._keyed:
+                return self._keyed[marker]
             if self._closed:
                 raise InputError(f"the session '{self.workflow}' is closed", hint="Make another one.")
-            self._number += 1
-            if not self.options.enabled:
-                return Step(agent, run_id, self._number, Decision.RUN, _whole(items))
-            return self._before(
-                agent,
-                items,
-                model=model,
-                task=task,
-                run_id=run_id,
-                sub_agent=sub_agent,
-                expands=expands,
-                mandatory=mandatory,
-            )
+            step = self._answer(request)
+            if key is not None:
+                self._remember(marker, step)
+            return step
 
-    async def abefore(self, agent: str, items: Sequence[ContextItem], **options: object) -> Step:
+    async def abefore(self, agent: str, items: Sequence[ContextItem], **options: Any) -> Step:
         """Plan one invocation without holding up the event loop; see `before`."""
-        return await asyncio.to_thread(self.before, agent, items, **options)  # type: ignore[arg-type]
+        return await asyncio.to_thread(self.before, agent, items, **options)
+
+    def ready(self) -> tuple[Step, ...]:
+        """Offer again what waits, and return the steps that fit now: make these calls, and say `after` of each.
+
+        The most important come first, then the oldest. What does not fit may be overtaken, but only so often.
+
+        Raises:
+            StoreError: The ledger cannot be used; everybody goes on waiting.
+        """
+        with self._lock:
+            found: list[Step] = []
+            passed: list[str] = []
+            for waiting in [] if self._closed else self._queue:
+                step = self._offered(waiting)
+                if step is not None and step.runs:
+                    self._queue.let_through(waiting.request.run_id, passed)
+                    found.append(step)
+                elif must_be_next(waiting):
+                    break
+                else:
+                    passed.append(waiting.request.run_id)
+            return tuple(found)
+
+    def wait(self, timeout_s: float | None = None) -> tuple[Step, ...]:
+        """Wait until something that was deferred fits, and return it; nothing where nobody waits, or time is up.
+
+        Args:
+            timeout_s: Seconds to wait at most; `None` waits for as long as anybody waits for budget.
+
+        Raises:
+            StoreError: The ledger cannot be used.
+        """
+        ends = None if timeout_s is None else time.monotonic() + timeout_s
+        with self._lock:
+            while True:
+                steps = self.ready()
+                left = None if ends is None else ends - time.monotonic()
+                if steps or not len(self._queue) or self._closed or (left is not None and left <= 0):
+                    return steps
+                self._lock.wait(POLL_S if left is None else min(POLL_S, left))
+
+    async def await_ready(self, timeout_s: float | None = None) -> tuple[Step, ...]:
+        """Wait without holding up the event loop; see `wait`."""
+        return await asyncio.to_thread(self.wait, timeout_s)
+
+    # Telling.
 
     def after(self, step: Step, usage: Usage | None, *, output: str = "") -> None:
-        """Take note of what a step used.
+        """Take note of what a step used. Saying the same again changes nothing.
 
         Args:
             step: What `before` returned.
-            usage: What the response says, or `None` where the call failed: then nothing was used.
+            usage: What the response says, or `None` where the call failed: then nothing was used. A column that it
+                does not give is estimated.
             output: What the agent wrote: what it quotes is likely to be used again.
+
+        Raises:
+            InputError: The step is not of this session or was not to be run, or an amount is negative.
+            LedgerError: Something else was said of the step before.
+            StoreError: The ledger cannot be used, and nothing is noted: say it again later.
         """
         with self._lock:
-            ledger, reservation = self._home.ledger, step.reservation
-            if usage is None:
-                if ledger is not None and reservation is not None:
-                    ledger.release(reservation)
-                self._asked.pop(step.number, None)
+            opened = self._opened(step, usage)
+            if opened is None:
                 return
-            prompt, written = usage.prompt_tokens or 0, usage.output or 0
-            ask = self._asked.pop(step.number, None)
-            used_usd = self._note(step, ask, usage, output)
-            if ledger is not None and reservation is not None:
-                nusd = None if used_usd is None else round(used_usd * NUSD)
-                ledger.settle(reservation, tokens=prompt + written, cost_nusd=nusd)
+            if usage is None:
+                self._governor.release(step.number, step.reservation)
+            else:
+                self._book(opened, usage, output)
+            self._note_settled(step, usage)
+        if usage is not None and opened.run is not None:
+            self._think(opened.run, step, output)
 
     async def aafter(self, step: Step, usage: Usage | None, *, output: str = "") -> None:
         """Take note of what a step used without holding up the event loop; see `after`."""
         await asyncio.to_thread(self.after, step, usage, output=output)
 
-    def ingest(self, item: ContextItem, *, task: str = "") -> None:
+    def spend(self, usage: Usage, *, agent: str, model: str | None = None, key: str | None = None) -> None:
+        """Take note of what an agent used without having asked, in full, whatever is free.
+
+        Args:
+            usage: What the response says.
+            agent: Type name of the agent.
+            model: The model that was called.
+            key: Names the booking, so that a retry does not book it twice.
+
+        Raises:
+            InputError: An amount is negative.
+            LedgerError: The key is that of another booking.
+            StoreError: The ledger cannot be used: say it again later.
+        """
+        use = use_of(usage, tariff(lookup(model) if model else None))
+        with self._lock:
+            marker = f"spend:{key}"
+            if key is not None and marker in self._keyed:
+                return
+            self._governor.spend(use.amounts, key)
+            step = Step(agent, agent, 0, Decision.RUN, model=model)
+            if key is not None:
+                self._remember(marker, step)
+            self._add(use.amounts.tokens, use.usd, 0)
+            self._planner.after(Used(agent, -1, use.sent, use.written, use.cost, use.cost, 0, 0))
+            self._teller.usage(step, usage, stage=self._stage, usd=use.usd, saved_usd=None)
+
+    def ingest(self, item: ContextItem, *, task: str = "", model: str | None = None) -> None:
         """Work out the shorter forms of a result as soon as it is there, for example while other tools still run.
 
         `before` does it otherwise. Safe to call from any thread, and without effect on any plan.
+
+        Args:
+            item: The result.
+            task: The task of the agent that gets it.
+            model: The model that it is for: its tokens are counted, too.
         """
-        self._forms.of(item.content.encode("utf-8", "surrogatepass"), task=task, name=item.name)
+        counter = TokenCounter(model)
+        size = self._sizes.of(item.content, counter)
+        if self._forms is None or not replaceable(item, size.tokens):
+            return
+        forms = self._forms.of(item.content.encode("utf-8", "surrogatepass"), task=task, name=item.name)
+        for form in (forms.structured, forms.selected):
+            if form is not None:
+                self._sizes.of(form.content.decode("utf-8", "surrogatepass"), counter)
+
+    def ingest_soon(self, items: Sequence[ContextItem], *, task: str = "", model: str | None = None) -> None:
+        """Let shorter forms be worked out in the background; see `ingest`. Returns at once."""
+        for item in items:
+            work = partial(self.ingest, item, task=task, model=model)
+            work() if self._home.ahead is None else self._home.ahead.do(work)
 
     def finished(self, run_id: str) -> None:
         """Take note that an agent run has ended: what it did not use is free for the others."""
         with self._lock:
             self._planner.finished(run_id)
+            self._planner.forget(run_id)
+            self._governor.finished(run_id)
+            self._queue.drop(run_id)
+            self._sums.finished[run_id] = None
+            self._lock.notify_all()
+
+    def forgive(self, run_id: str) -> None:
+        """Let a run go on that the watchdog has refused."""
+        with self._lock:
+            self._watchdog.forgive(run_id)
+
+    def top_up(self, *, tokens: int = 0, usd: float = 0.0, key: str | None = None) -> None:
+        """Raise the budget, here and in the ledger; what waits may fit then.
+
+        Args:
+            tokens: By how many tokens, at least 0.
+            usd: By how many US dollars, at least 0.
+            key: Names the top-up, so that a retry does not raise it twice.
+
+        Raises:
+            InputError: An amount is negative, or both are 0.
+            LedgerError: The account has no such limit.
+            StoreError: The ledger cannot be used.
+        """
+        if tokens < 0 or not 0 <= usd <= 1e6 or not (tokens or usd):
+            raise InputError("a top-up needs an amount above 0", hint="Give tokens, usd or both")
+        with self._lock:
+            marker = f"top up:{key}"
+            if key is not None and marker in self._keyed:
+                return
+            self._governor.top_up(tokens, usd, key)
+            self.options = self._planner.options
+            if key is not None:
+                self._remember(marker, Step("", "", 0, Decision.RUN))
+            self._lock.notify_all()
 
     def expand(self, handle: str, text_range: str | None = None) -> str:
         """Return what a handle stands for, for the agent's call of `expand_tool`.
@@ -366,6 +451,7 @@ class Session:
             InputError: The range is none, or the original has nothing there.
         """
         part = expand(self._home.store, handle, text_range)
+        self._teller.tell("expansion", handle=handle, found=True)
         return part.decode("utf-8", "replace" if text_range else "surrogatepass")
 
     @property
@@ -373,158 +459,59 @@ class Session:
         """The schema of the tool by which an agent has back what was left out."""
         return dict(EXPAND_TOOL)
 
+    # How it stands.
+
     @property
     def hand_back(self) -> HandBack:
         """What is done so far, and what is left."""
         with self._lock:
-            sums = self._sums
-            return HandBack(
-                used_tokens=sums.tokens,
-                used_usd=sums.usd if sums.priced else None,
-                saved_tokens=sums.saved,
-                steps=sums.steps,
-                deferred=tuple(sums.deferred),
-                aborted=tuple(sums.aborted),
-            )
+            return self._hand_back()
 
-    def close(self) -> None:
-        """End the session; what the ledger still holds for open steps runs out by lease."""
+    @property
+    def pending(self) -> tuple[Step, ...]:
+        """Steps that run and have not been heard of."""
         with self._lock:
+            return tuple(opened.step for opened in self._open.values())
+
+    def step(self, number: int) -> Step | None:
+        """Return a step by its number, if it runs and has not been heard of."""
+        with self._lock:
+            opened = self._open.get(number)
+            return None if opened is None else opened.step
+
+    @property
+    def balance(self) -> tuple[Balance, Balance]:
+        """How the session's own budget stands, in tokens and in nano-dollars: `spent + held + free == total`."""
+        with self._lock:
+            return self._governor.holdings.tokens, self._governor.holdings.cost_nusd
+
+    def checkpoint(self) -> dict[str, Any]:
+        """Return the session as JSON can say it, for `Planner.resume`: what is used, pending, and waiting.
+
+        It holds the contents of what waits, and of nothing else.
+        """
+        with self._lock:
+            return self._saved().model_dump()
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Take up what a checkpoint says, in a session that has done nothing yet; see `Planner.resume`."""
+        with self._lock:
+            self._restore(saved)
+
+    def close(self, pending: OnClose = "expire") -> None:
+        """End the session; closing again does nothing.
+
+        Args:
+            pending: What becomes of calls that have not come back. By default the ledger's leases of them run out, so
+                that they can still be settled; `"used"` counts all that they hold as used, because what nobody knows
+                is not free; `"released"` gives it back.
+        """
+        with self._lock:
+            if self._closed:
+                return
             self._closed = True
-
-    # What a step is made of.
-
-    def _before(
-        self,
-        agent: str,
-        items: Sequence[ContextItem],
-        *,
-        model: str | None,
-        task: str,
-        run_id: str,
-        sub_agent: bool,
-        expands: bool,
-        mandatory: bool,
-    ) -> Step:
-        number, now = self._number, self._home.clock()
-        try:
-            run = self._run(run_id, "sub" if sub_agent else "main")
-            cached = run.enter(items, model=model, task=task, now=now, expands=expands)
-            ask = self._invocation(run, agent, cached)
-            plan = self._planner.before(ask)
-            if plan.status != "INFEASIBLE":
-                run.carry_out(plan)
-        except Exception as error:  # noqa: BLE001  (planning must never stand in the way of the work)
-            self._runs.pop(run_id, None)
-            reason = f"{PLANNER_FAILED}: {type(error).__name__}: {error}"
-            return Step(agent, run_id, number, Decision.RUN, _whole(items), reasons=(reason,))
-        if plan.status == "INFEASIBLE":
-            return self._refused(agent, run_id, number, plan.degraded, mandatory=mandatory)
-        step = self._granted(run, agent, plan)
-        if isinstance(step, Refusal):
-            return self._refused(agent, run_id, number, (str(step),), mandatory=mandatory)
-        self._asked[number] = ask
-        for waiting in (self._sums.deferred, self._sums.aborted):
-            waiting.pop(run_id, None)
-        return step
-
-    def _run(self, run_id: str, role: str) -> LiveRun:
-        if run_id not in self._runs:
-            store = self._home.store
-            self._runs[run_id] = LiveRun(run_id, role, store=store, forms=self._forms, clock=self._clock)
-        return self._runs[run_id]
-
-    def _invocation(self, run: LiveRun, agent: str, cached: int) -> Invocation:
-        prices = run.tariff.at(run.overhead_tokens + run.tokens).prices
-        return Invocation(
-            run_id=run.run_id,
-            role=run.role,
-            stage=self._stage,
-            call=run.calls,
-            prompt=run.prompt,
-            overhead_tokens=run.overhead_tokens,
-            cached_items=cached,
-            prices=prices,
-            priced=run.tariff.priced,
-            context_window=run.tariff.context_window,
-            caller=self._home.caller(agent, run) if self._planner.forecasts.learned else None,
-        )
-
-    def _granted(self, run: LiveRun, agent: str, plan: InvocationPlan) -> Step | Refusal:
-        """Return the step of an invocation that fits, or what the ledger lacks for it."""
-        prompt_tokens = round(run.overhead_tokens + run.tokens)
-        most = None
-        if plan.allocated_tokens is not None and self.options.budget.max_tokens is not None:
-            used = self._planner.stages[run.run_id, self._stage].used_tokens
-            most = max(MIN_OUTPUT_TOKENS, plan.allocated_tokens - round(used) - prompt_tokens)
-        reservation = None
-        if self._home.ledger is not None:
-            output = DEFAULT_OUTPUT_TOKENS if most is None else most
-            rates = run.tariff.at(prompt_tokens)
-            usd = prompt_tokens * max(rates.input, rates.prices.write) + output * rates.prices.output
-            held = self._home.ledger.reserve(
-                self.workflow,
-                tokens=prompt_tokens + output,
-                cost_nusd=round(usd * NUSD) if run.tariff.priced else None,
-            )
-            if isinstance(held, Refusal):
-                return held
-            reservation = held
-        return Step(
-            agent,
-            run.run_id,
-            self._number,
-            Decision.RUN,
-            run.sent,
-            max_output_tokens=most,
-            allocated_tokens=plan.allocated_tokens,
-            reasons=plan.degraded,
-            saved_tokens=round(run.full_tokens - run.tokens),
-            reservation=reservation,
-        )
-
-    def _refused(self, agent: str, run_id: str, number: int, reasons: tuple[str, ...], *, mandatory: bool) -> Step:
-        decision = Decision.ABORT if mandatory else Decision.DEFER
-        waiting = self._sums.aborted if mandatory else self._sums.deferred
-        waiting[run_id] = None
-        return Step(agent, run_id, number, decision, reasons=reasons)
-
-    def _note(self, step: Step, ask: Invocation | None, usage: Usage, output: str) -> float | None:
-        """Add up what a step used; return its price in US dollars where that is known."""
-        sums = self._sums
-        tokens = (usage.prompt_tokens or 0) + (usage.output or 0)
-        sums.tokens += tokens
-        sums.saved += step.saved_tokens
-        sums.steps += 1
-        run = self._runs.get(step.run_id)
-        if run is None or ask is None:
-            sums.priced = False
-            return None
-        output_tokens = float(usage.output if usage.output is not None else count_tokens(output))
-        prompt_tokens = float(usage.prompt_tokens or run.overhead_tokens + run.tokens)
-        split = split_prompt(prompt_tokens, float(usage.cache_read or 0), run.tariff.min_cached_tokens)
-        cost = run.tariff.cost(split, output_tokens)
-        saved = run.saved_cost(ask)
-        visible = int(run.prompt.column("visible").sum())
-        run.settle(usage.prompt_tokens, output, self._home.clock())
-        self._planner.after(
-            Used(
-                run_id=step.run_id,
-                stage=ask.stage,
-                prompt_tokens=prompt_tokens,
-                output_tokens=output_tokens,
-                cost=cost,
-                cost_unplanned=cost + saved,
-                visible_tokens=visible,
-                visible_unplanned=visible + step.saved_tokens,
-            )
-        )
-        if not run.tariff.priced:
-            sums.priced = False
-            return None
-        sums.usd += cost
-        return cost
-
-
-def _whole(items: Sequence[ContextItem]) -> tuple[SentItem, ...]:
-    return tuple(SentItem(item.content, Action.KEEP) for item in items)
+            for opened in list(self._open.values()) if pending != "expire" else ():
+                with suppress(ApportionError):  # the lease runs out then
+                    self._end(opened, used=pending == "used")
+            self._teller.tell("session", status="ended")
+            self._lock.notify_all()

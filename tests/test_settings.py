@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from apportion import settings as module
 from apportion.errors import SettingsError
-from apportion.records import Record
+from apportion.records import Feature, Record
 from apportion.settings import (
     FIELDS,
     LoadedSettings,
@@ -322,6 +322,7 @@ def test_the_keys_are_pinned() -> None:
     assert list(FIELDS) == [
         "token_optimization.enabled",
         "token_optimization.target_reduction",
+        *(f"token_optimization.{feature}" for feature in Feature),
         "telemetry.store_path",
         "telemetry.capture_content",
         "telemetry.models_path",

@@ -22,7 +22,7 @@ from apportion.planner.replay.aggregate import RunFacts, build_report
 from apportion.planner.replay.baselines import find_baselines
 from apportion.planner.replay.workers import worker_pool
 from apportion.planner.replay.workflow import replay_workflow
-from apportion.records import Budget
+from apportion.records import Budget, Feature
 from apportion.telemetry.advice import advice
 from apportion.telemetry.importers import SkipLog, find_groups, load_importers
 
@@ -72,6 +72,7 @@ def replay(
     target_reduction: float | None = None,
     enabled: bool = True,
     select: str | None = None,
+    off: frozenset[Feature] = frozenset(),
     jobs: int | None = 1,
     limit: int | None = None,
     against: Sequence[str] = (),
@@ -91,6 +92,7 @@ def replay(
             settings and environment variables are for the command line.
         select: Level at which parts of new results may be left out behind handles, such as `"recoverable_95"`
             (`compression.pipeline.LEVELS`); `None`: none.
+        off: Kinds of action that are switched off.
         jobs: Parallel processes; `None` takes one per processor, as far as all of them stay within 1 GB of memory, or
             this one alone for small inputs. Others are started anew, so a script that asks for them needs the guard
             `if __name__ == "__main__":`.
@@ -123,6 +125,7 @@ def replay(
         select=select,
         models=models,
         widening=widening_of(models, outcomes),
+        off=off,
     )
     skipped = SkipLog()
     groups = find_groups(paths, skipped)
@@ -142,6 +145,7 @@ def replay(
         "enabled": enabled,
         "target_reduction": target,
         "select": select,
+        **({"off": ", ".join(sorted(off))} if off else {}),
         "max_tokens": options.budget.max_tokens,
         "max_usd": options.budget.max_usd,
         "jobs": workers,

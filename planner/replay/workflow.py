@@ -84,7 +84,7 @@ class _WorkflowReplay:
         self.planner = planner
         self.store = HandleStore()
         self.clock = CacheClock()
-        self.forms = Forms.at(options.select) if options.enabled and planner.shortens else None
+        self.forms = Forms.at(options.level) if options.enabled and planner.shortens else None
         self._watch: Watch | None = None
         self._seen = 0
         self.result = WorkflowResult(log.id, log.source, log.framework, log.origin or log.id, Totals(workflows=1))

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from apportion.planner.replan import Replanner
     from apportion.planner.replay.engine import replay
     from apportion.planner.report.schema import ReplayReport
-    from apportion.planner.session import Decision, Planner, Session, Step
+    from apportion.planner.session import Planner, Session
     from apportion.planner.solver import plan_workflow
+    from apportion.planner.steps import Decision, Step
     from apportion.records import Budget, Demand, Usage
     from apportion.telemetry.events import WorkflowLog
     from apportion.telemetry.importers import read_logs
@@ -70,7 +71,7 @@ _HOMES = {
     "BudgetPlan": "planner.budgets.plan",
     "BudgetProblem": "planner.budgets.problem",
     "ContextItem": "planner.live",
-    "Decision": "planner.session",
+    "Decision": "planner.steps",
     "Demand": "records",
     "Ledger": "planner.ledger",
     "Plan": "planner.plan",
@@ -81,7 +82,7 @@ _HOMES = {
     "Session": "planner.session",
     "SkipLog": "telemetry.reading",
     "StageCap": "planner.budgets.problem",
-    "Step": "planner.session",
+    "Step": "planner.steps",
     "Usage": "records",
     "WorkflowLog": "telemetry.events",
     "explain": "planner.explanation",

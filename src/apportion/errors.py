@@ -9,18 +9,20 @@
     ├── MissingExtraError         the feature needs an optional dependency
     ├── PlanError                 no valid plan can be given
     │   ├── ProblemError              the problem contradicts itself
-    │   └── InfeasiblePlanError       the mandatory part does not fit
+    │   ├── InfeasiblePlanError       the mandatory part does not fit
+    │   └── BudgetExhaustedError      the policy is to abort where a budget is used up
     ├── LedgerError               a booking contradicts what the ledger holds
     └── StoreError                a store cannot be opened, read or written
 
 Every error says what happened, where, and what to do next; the facts are attributes.
-Running out of budget is not here: it is an expected outcome with a policy, hence a value.
+Running out of budget is an expected outcome with a policy, hence a value: it is an error only where the policy is to
+abort.
 """
 
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003  (documents a public attribute)
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,6 +139,21 @@ class InfeasiblePlanError(PlanError):
         self.missing_tokens = missing_tokens
         self.conflict = conflict
         self.missing = dict(missing or {})
+
+
+class BudgetExhaustedError(PlanError):
+    """The budget does not hold the next call, and the policy is to abort.
+
+    Args:
+        message: What is lacking.
+        reasons: The same, one by one.
+        hand_back: What is done and what is left (`planner.steps.HandBack`).
+    """
+
+    def __init__(self, message: str, *, reasons: tuple[str, ...], hand_back: Any) -> None:
+        super().__init__(message, hint="Hand back what is done, or top the budget up")
+        self.reasons = reasons
+        self.hand_back = hand_back
 
 
 class LedgerError(ApportionError):

@@ -128,6 +128,25 @@ class Action(StrEnum):
     """Send nothing but its name; the receiver loads it when it needs it."""
 
 
+class Feature(StrEnum):
+    """A kind of action that can be switched off by itself."""
+
+    STRUCTURE = "structure"
+    """Write new results shorter without losing anything."""
+    ELIDE = "elide"
+    """Send a stub with a handle for an old result (`Action.MASK`)."""
+    SELECT = "select"
+    """Leave parts of new results out behind handles."""
+    DIFF = "diff"
+    """Send what changed since a version that the receiver holds."""
+    REFERENCE = "reference"
+    """Name the copy that the receiver already has."""
+    LAZY = "lazy"
+    """Load tools, skills and agent files when they are needed."""
+    PRELOAD = "preload"
+    """Load what is likely to be needed before anybody asks."""
+
+
 class Demand(Record):
     """How many tokens are needed, as quantiles.
 

@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError
 
 from apportion._settings_file import edit, not_toml
 from apportion.errors import SettingsError
-from apportion.records import Record, Share
+from apportion.records import Feature, Record, Share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -53,6 +53,18 @@ class TokenOptimizationSettings(Record):
         default=None,
         description="Share of visible prompt tokens to save; unset means as much as pays for itself.",
     )
+    structure: bool = Field(default=True, description="Write new results shorter without losing anything.")
+    elide: bool = Field(default=True, description="Put old results behind handles where that pays.")
+    select: bool = Field(default=True, description="Leave parts of new results out behind handles, where asked for.")
+    diff: bool = Field(default=True, description="Hand over what changed where the receiver holds the rest.")
+    reference: bool = Field(default=True, description="Name the copy of a result that the agent already has.")
+    lazy: bool = Field(default=True, description="Load tools, skills and agent files when they are needed.")
+    preload: bool = Field(default=True, description="Load in advance what is likely to be needed.")
+
+    @property
+    def off(self) -> frozenset[Feature]:
+        """The kinds of action that are switched off."""
+        return frozenset(feature for feature in Feature if not getattr(self, feature.value))
 
 
 class TelemetrySettings(Record):
@@ -146,6 +158,8 @@ def require_key(key: str) -> None:
 
 def _nearest(key: str) -> str:
     names = {known.rpartition(".")[2]: known for known in FIELDS} | {known: known for known in FIELDS}
+    for known in FIELDS:
+        names.setdefault(known.partition(".")[0], known)  # a section alone means its first setting
     close = difflib.get_close_matches(key.lower(), names, n=1, cutoff=0.5)
     close = close or difflib.get_close_matches(key.lower().rpartition(".")[2], names, n=1, cutoff=0.5)
     return f"Did you mean '{names[close[0]]}'?" if close else f"Known settings: {', '.join(FIELDS)}"
@@ -208,6 +222,7 @@ def _validated(values: Mapping[str, Any], origins: Mapping[str, str]) -> Setting
 _VALUES = {
     "token_optimization.enabled": "true or false",
     "token_optimization.target_reduction": "a share from 0 to 1 (0.5 means half), or none",
+    **{f"token_optimization.{feature}": "true or false" for feature in Feature},
     "telemetry.store_path": "the path of a file, or none",
     "telemetry.capture_content": "true or false",
     "telemetry.models_path": "the path of a folder, or none",

@@ -24,6 +24,7 @@ from apportion.planner.doors.cli import (
     models,
     plan,
     replay,
+    serve,
     telemetry,
     validate,
 )
@@ -83,6 +84,7 @@ for module in (
     ledger,
     mcp,
     demo,
+    serve,
 ):
     module.register(app)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -152,3 +153,14 @@ def ending_in_order_when_asked() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+@contextmanager
+def collecting_no_garbage() -> Iterator[None]:
+    """Import much without looking for garbage meanwhile: that makes hundreds of classes, and they all stay."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()

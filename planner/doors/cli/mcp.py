@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import threading
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from apportion.planner.doors.cli._common import INTERRUPTED, TERMINATED, print_json, say
+from apportion.planner.doors.cli._common import INTERRUPTED, TERMINATED, collecting_no_garbage, print_json, say
 from apportion.planner.doors.cli._numbers import whole_number
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def mcp_command(
         _list(as_json=as_json)
         return
     _require_extra()
-    with _collecting_no_garbage():
+    with collecting_no_garbage():
         import anyio
 
         from apportion.planner.doors.mcp.server import serve_stdio
@@ -87,7 +86,8 @@ def mcp_command(
             with _ending_at_once():
                 anyio.run(serve_stdio, service)
             return
-        from apportion.planner.doors.mcp.http import serve_http, token_of
+        from apportion.planner.doors._guards import token_of
+        from apportion.planner.doors.mcp.http import serve_http
 
         token = token_of(token_file)
         if token_file is None:
@@ -120,17 +120,6 @@ def _ending_at_once() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _collecting_no_garbage() -> Iterator[None]:
-    """Import the SDK without looking for garbage meanwhile: it makes hundreds of classes, and they all stay."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 def _require_extra() -> None:

@@ -284,6 +284,7 @@ def _replay(
         target_reduction=optimization.target_reduction,
         enabled=optimization.enabled,
         select=select,
+        off=optimization.off,
         jobs=loaded.settings.replay.jobs,
         limit=limit,
         against=against,

@@ -26,7 +26,8 @@ import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from apportion.planner.doors.mcp.http import MAX_BODY_BYTES, Guard, serve_http, token_of
+from apportion.planner.doors._guards import MAX_BODY_BYTES, Guard, token_of
+from apportion.planner.doors.mcp.http import serve_http
 from apportion.planner.doors.mcp.service import Service
 
 if TYPE_CHECKING:

@@ -1,0 +1,80 @@
+"""The server: listens at once, and loads what the first plan needs in the background."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from apportion.errors import ApportionError, InputError
+from apportion.planner.doors._guards import LOOPBACK_ADDRESSES, listening
+from apportion.planner.doors.http.app import http_app
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from apportion.planner.doors.http.operations import Operation
+    from apportion.planner.doors.http.service import Service
+
+GRACE_S = 5
+"""Seconds that requests have to end when the server is asked to stop."""
+
+
+def serve(
+    service: Service,
+    *,
+    token: str,
+    host: str,
+    port: int,
+    names: Sequence[str] = (),
+    more: Sequence[Operation] = (),
+    ready: Callable[[str], object] = lambda _url: None,
+) -> None:
+    """Serve until the process is asked to end; then close all sessions, and give back what they hold.
+
+    Args:
+        service: What the operations do.
+        token: The bearer token.
+        host: Address to listen at.
+        port: Port, or 0 for a free one.
+        names: Further names by which it may be called; needed where the address is not this machine's own.
+        more: Operations beside ours.
+        ready: Called with the URL when the socket listens.
+
+    Raises:
+        InputError: The address cannot be listened at, or nobody could call the server by it.
+    """
+    if host not in LOOPBACK_ADDRESSES and not names:
+        raise InputError(
+            f"{host} is reached from other machines",
+            hint="Say by which name, with --allow-remote NAME; put TLS before it",
+        )
+    with listening(host, port) as listener:
+        port = listener.getsockname()[1]
+        app = http_app(service, token=token, port=port, names=names, more=more)
+        shown = f"[{host}]" if ":" in host else host
+        ready(f"http://{shown}:{port}")
+        threading.Thread(target=_warm, args=(service,), name="apportion-warm", daemon=True).start()
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            timeout_graceful_shutdown=GRACE_S,
+        )
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        finally:
+            service.close()
+
+
+def _warm(service: Service) -> None:
+    try:
+        service.planner.warm()
+    except ApportionError as error:
+        service.degraded.append(error.message)
+    except Exception as error:  # noqa: BLE001  (whatever it is, the server answers)
+        service.degraded.append(f"warming up failed: {type(error).__name__}")
+    service.warm = True

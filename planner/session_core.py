@@ -1,0 +1,463 @@
+"""How a session answers and books: everything here is done under the session's lock, unless it says otherwise."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from apportion.errors import BudgetExhaustedError, InfeasiblePlanError, InputError, LedgerError
+from apportion.planner.booking import Open, use_of
+from apportion.planner.budgets.solver import solve_budget
+from apportion.planner.checkpoint import Checkpoint, SavedStep, read_request, saved_request
+from apportion.planner.events import Teller
+from apportion.planner.exhaustion import Queue
+from apportion.planner.forms import Forms
+from apportion.planner.governor import NUSD, Governor, Grant, Lack
+from apportion.planner.ledger.records import Amounts
+from apportion.planner.live import LiveRun, SentItem, quoted, replaceable
+from apportion.planner.planner import Invocation, InvocationPlan, Used
+from apportion.planner.replay.billing import CacheClock, tariff
+from apportion.planner.sizes import Sizes
+from apportion.planner.standing import StandingPlanner
+from apportion.planner.steps import Decision, HandBack, Request, Step, Sums
+from apportion.planner.watchdog import Watchdog
+from apportion.prices import lookup
+from apportion.records import Action, Feature
+from apportion.tokens import TokenCounter, count_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from apportion.planner.exhaustion import Waiting
+    from apportion.planner.live import ContextItem
+    from apportion.planner.planner import PlanOptions
+    from apportion.planner.policies import Policy
+    from apportion.planner.session import Planner
+    from apportion.records import Usage
+
+PLANNER_FAILED = "the planner failed, so every piece is sent whole"
+"""Why a step is not as it should be, although it runs."""
+
+MOST_REMEMBERED = 10_000
+"""Steps and keys that a session remembers, so that saying something twice has no effect."""
+
+
+class SessionCore:
+    """The state of a session, and what is done with it."""
+
+    def __init__(
+        self,
+        planner: Planner,
+        workflow: str,
+        options: PlanOptions,
+        *,
+        parent: str | None = None,
+        policies: Sequence[Policy] = (),
+        again: bool = False,
+    ) -> None:
+        self.workflow = workflow
+        self.options = options
+        self._home = planner
+        self._parent = parent
+        self._policies = tuple(policies)
+        self._planner = StandingPlanner(options, solve=solve_budget, ahead=planner.ahead is not None)
+        self._governor = Governor(workflow, self._planner, ledger=planner.ledger, timer=planner.timer)
+        self._watchdog = Watchdog(planner.watchdog, planner.timer)
+        self._teller = Teller(planner.telemetry, workflow)
+        self._clock = CacheClock()
+        self._sizes = Sizes()
+        shortens = options.allows(Feature.STRUCTURE) or options.level is not None
+        self._forms = Forms.at(options.level, planner.store) if shortens else None
+        self._runs: dict[str, LiveRun] = {}
+        self._open: dict[int, Open] = {}
+        self._settled: OrderedDict[int, Usage | None] = OrderedDict()
+        self._keyed: OrderedDict[str, Step] = OrderedDict()
+        self._queue = Queue()
+        self._sums = Sums()
+        self._number = 0
+        self._stage = 0
+        self._closed = False
+        self._lock = threading.Condition(threading.RLock())  # told when budget comes free
+        if options.enabled:
+            self._governor.open_account(parent, again=again)
+        budget = options.budget
+        self._teller.tell("session", status="started", max_tokens=budget.max_tokens, max_usd=budget.max_usd)
+
+    # Answers.
+
+    def _work_out(self, request: Request) -> None:
+        """Work out the shorter forms of new pieces before the lock is taken: that takes longest. Never raises."""
+        if self._forms is None:
+            return
+        try:
+            with self._lock:
+                run = self._runs.get(request.run_id)
+                known = 0 if run is None else run.known(request.items)
+            counter = TokenCounter(request.model)
+            for item in request.items[known:]:
+                if replaceable(item, self._sizes.of(item.content, counter).tokens):
+                    content = item.content.encode("utf-8", "surrogatepass")
+                    self._forms.of(content, task=request.task, name=item.name)
+        except Exception:  # noqa: BLE001  (the answer meets the same error, and says so)
+            return
+
+    def _answer(self, request: Request) -> Step:
+        """Return the step of an invocation; one that does not fit waits, or is aborted."""
+        step = self._tried(request)
+        if isinstance(step, Step):
+            return step
+        return self._exhausted(request, step)
+
+    def _tried(self, request: Request) -> Step | Lack:
+        """Return the step of an invocation, or what it lacks."""
+        self._number += 1
+        number = self._number
+        if not self.options.enabled:
+            step = Step(request.agent, request.run_id, number, Decision.RUN, whole(request.items), model=request.model)
+            return self._begun(step, Open(step, self._stage))
+        reason = self._watchdog.refusal(request.agent, request.run_id, request.parent, request.items)
+        if reason is not None:
+            step = Step(request.agent, request.run_id, number, Decision.REFUSE, reasons=(reason,), model=request.model)
+            self._teller.step(step, stage=self._stage, prompt_tokens=None)
+            return step
+        try:
+            run, ask, plan = self._planned(request)
+        except Exception as error:  # noqa: BLE001  (planning must never stand in the way of the work)
+            return self._unplanned(request, f"{PLANNER_FAILED}: {type(error).__name__}: {error}")
+        granted = self._governor.grant(request, number, run, ask, plan)
+        if isinstance(granted, Lack):
+            return granted
+        step = Step(
+            request.agent,
+            request.run_id,
+            number,
+            Decision.RUN,
+            run.sent,
+            allocated_tokens=plan.allocated_tokens,
+            saved_tokens=round(run.full_tokens - run.tokens),
+            **self._fields(granted),
+        )
+        if self._teller.heard:
+            for row in {*(birth.row for birth in plan.births), *plan.masks.items.tolist()}:
+                self._teller.action(step, run.sent[row], run.size_of(row).visible, run.visible(row))
+        return self._begun(step, Open(step, self._stage, granted.tariff, run, ask))
+
+    def _planned(self, request: Request) -> tuple[LiveRun, Invocation, InvocationPlan]:
+        """Plan an invocation, and change what is sent as the plan says."""
+        run = self._runs.get(request.run_id)
+        if run is None:
+            run = self._runs[request.run_id] = LiveRun(
+                request.run_id,
+                "sub" if request.sub_agent else "main",
+                store=self._home.store,
+                forms=self._forms,
+                clock=self._clock,
+                sizes=self._sizes,
+            )
+        cached = run.enter(
+            request.items, model=request.model, task=request.task, now=self._home.clock(), expands=request.expands
+        )
+        ask = self._invocation(run, request.agent, cached)
+        plan = self._planner.before(ask)
+        run.carry_out(plan)
+        return run, ask, plan
+
+    def _unplanned(self, request: Request, reason: str) -> Step | Lack:
+        """Return the step of an invocation whose planning failed: whole, but within the budget all the same."""
+        self._runs.pop(request.run_id, None)
+        self._planner.forget(request.run_id)
+        try:
+            prompt = sum(count_tokens(item.content) for item in request.items)
+        except Exception:  # noqa: BLE001  (whatever it is that cannot be counted)
+            prompt = sum(len(item.content) for item in request.items)
+        granted = self._governor.unplanned(request, self._number, prompt)
+        if isinstance(granted, Lack):
+            return granted._replace(reasons=(*granted.reasons, reason))
+        fields = self._fields(granted._replace(reasons=(reason, *granted.reasons)))
+        step = Step(request.agent, request.run_id, self._number, Decision.RUN, whole(request.items), **fields)
+        return self._begun(step, Open(step, self._stage, granted.tariff))
+
+    def _begun(self, step: Step, opened: Open) -> Step:
+        self._open[step.number] = opened
+        self._watchdog.ran(step.run_id)
+        self._queue.drop(step.run_id)
+        self._sums.aborted.pop(step.run_id, None)
+        self._sums.finished.pop(step.run_id, None)
+        run = opened.run
+        prompt = None if run is None else round(run.overhead_tokens + run.tokens)
+        self._teller.step(step, stage=opened.stage, prompt_tokens=prompt)
+        return step
+
+    def _fields(self, granted: Grant) -> dict[str, Any]:
+        fields = granted._asdict()
+        del fields["tariff"]
+        return fields
+
+    def _exhausted(self, request: Request, lack: Lack) -> Step:
+        """Let an invocation wait, or end it.
+
+        Raises:
+            BudgetExhaustedError: A policy says to abort.
+        """
+        number = self._number
+        if lack.may_defer or not request.mandatory:
+            self._queue.put(request, number, lack.needs_tokens)
+            step = Step(request.agent, request.run_id, number, Decision.DEFER, reasons=lack.reasons)
+            self._teller.step(step, stage=self._stage, prompt_tokens=lack.needs_tokens)
+            return step
+        self._sums.aborted[request.run_id] = None
+        step = Step(request.agent, request.run_id, number, Decision.ABORT, reasons=lack.reasons)
+        self._teller.step(step, stage=self._stage, prompt_tokens=lack.needs_tokens)
+        message = "; ".join(lack.reasons) or "the budget is used up"
+        try:
+            for policy in request.policies:
+                policy.conclude(InfeasiblePlanError(message))
+        except InfeasiblePlanError as error:
+            raise BudgetExhaustedError(message, reasons=lack.reasons, hand_back=self._hand_back()) from error
+        return step
+
+    def _offered(self, waiting: Waiting) -> Step | None:
+        """Offer an invocation that waits; return its step, or `None` where it does not fit yet."""
+        free = self._governor.holdings.free(0)
+        if free is not None and free < waiting.needs_tokens:
+            return None
+        step = self._tried(waiting.request)
+        if isinstance(step, Lack):
+            waiting.needs_tokens = max(waiting.needs_tokens, step.needs_tokens)
+            return None
+        return step
+
+    def _invocation(self, run: LiveRun, agent: str, cached: int) -> Invocation:
+        prices = run.tariff.at(run.overhead_tokens + run.tokens).prices
+        return Invocation(
+            run_id=run.run_id,
+            role=run.role,
+            stage=self._stage,
+            call=run.calls,
+            prompt=run.prompt,
+            overhead_tokens=run.overhead_tokens,
+            cached_items=cached,
+            prices=prices,
+            priced=run.tariff.priced,
+            context_window=run.tariff.context_window,
+            caller=self._home.caller(agent, run) if self._planner.forecasts.learned else None,
+        )
+
+    # Bookings.
+
+    def _opened(self, step: Step, usage: Usage | None) -> Open | None:
+        """Return what is known of a step that is told of, or `None` where it was told of before.
+
+        Raises:
+            InputError: It is not of this session, was not to be run, or an amount is negative.
+            LedgerError: Something else was said of it before.
+        """
+        if step.number in self._settled:
+            if self._settled[step.number] == usage:
+                return None
+            raise LedgerError(
+                f"step {step.number} was settled already, with other amounts", hint="Book the difference with spend()"
+            )
+        opened = self._open.get(step.number)
+        if opened is None or opened.step.run_id != step.run_id:
+            if not step.runs:
+                raise InputError(f"step {step.number} was not to be run ({step.decision})", hint="Ask before() again")
+            raise InputError(
+                f"session '{self.workflow}' has no open step {step.number} of '{step.run_id[:60]}'",
+                hint="Book what was used without asking with spend()",
+            )
+        return opened
+
+    def _book(self, opened: Open, usage: Usage, output: str) -> None:
+        """Book what a step used: budgets first, so that nothing has happened where the ledger fails."""
+        step, run, ask = opened.step, opened.run, opened.ask
+        sent = 0 if run is None else round(run.overhead_tokens + run.tokens)
+        written = count_tokens(output) if usage.output is None else 0
+        use = use_of(usage, opened.tariff, sent=sent, written=written)
+        if self.options.enabled:
+            priced, held = use.usd is not None, step.reservation
+            self._governor.settle(step.number, held, use.amounts, priced=priced, run_id=step.run_id)
+        self._add(use.amounts.tokens, use.usd, step.saved_tokens)
+        self._watchdog.answered(step.run_id, empty=use.written == 0 and not output.strip())
+        saved_usd = None
+        if run is not None and ask is not None:
+            saved = run.saved_cost(ask)
+            saved_usd = None if use.usd is None else saved
+            visible = int(run.prompt.column("visible").sum())
+            run.settle(usage.prompt_tokens, self._home.clock())
+            self._planner.after(
+                Used(
+                    run_id=step.run_id,
+                    stage=ask.stage,
+                    prompt_tokens=float(use.sent),
+                    output_tokens=float(use.written),
+                    cost=use.cost,
+                    cost_unplanned=use.cost + saved,
+                    visible_tokens=visible,
+                    visible_unplanned=visible + step.saved_tokens,
+                )
+            )
+        self._teller.usage(step, usage, stage=opened.stage, usd=use.usd, saved_usd=saved_usd)
+
+    def _note_settled(self, step: Step, usage: Usage | None) -> None:
+        """Remember what was said of a step, and tell those who wait for budget."""
+        del self._open[step.number]
+        self._settled[step.number] = usage
+        while len(self._settled) > MOST_REMEMBERED:
+            self._settled.popitem(last=False)
+        self._lock.notify_all()
+
+    def _add(self, tokens: int, usd: float | None, saved: int) -> None:
+        sums = self._sums
+        sums.tokens += tokens
+        sums.saved += saved
+        sums.steps += 1
+        if usd is None:
+            sums.priced = False
+        else:
+            sums.usd += usd
+
+    def _end(self, opened: Open, *, used: bool) -> None:
+        """End a step of which nobody will hear: all that it holds counts as used, or as not."""
+        step = opened.step
+        if used:
+            held = self._governor.holdings.held(step.number)
+            self._governor.settle(step.number, step.reservation, held, priced=True, run_id=step.run_id)
+            self._add(held.tokens, held.cost_nusd / NUSD, step.saved_tokens)
+            self._teller.tell("degraded", agent=step.agent, component="session", reason="ended with a call under way")
+        else:
+            self._governor.release(step.number, step.reservation)
+        del self._open[step.number]
+
+    def _remember(self, marker: str, step: Step) -> None:
+        """Remember what was answered under a key."""
+        self._keyed[marker] = step
+        while len(self._keyed) > MOST_REMEMBERED:
+            self._keyed.popitem(last=False)
+
+    def _hand_back(self) -> HandBack:
+        sums = self._sums
+        return HandBack(
+            used_tokens=sums.tokens,
+            used_usd=sums.usd if sums.priced else None,
+            saved_tokens=sums.saved,
+            steps=sums.steps,
+            deferred=self._queue.run_ids,
+            aborted=tuple(sums.aborted),
+            finished=tuple(sums.finished),
+            pending=tuple(opened.step.run_id for opened in self._open.values()),
+        )
+
+    # Plans for the next call, made when the lock is not held.
+
+    def _think(self, run: LiveRun, step: Step, output: str) -> None:
+        """Look for what the output quotes, and plan what leaves the next prompt; in the background if there is one."""
+        if not self.options.enabled:
+            return
+        work = partial(self._prepare, run, step.agent, output, run.calls)
+        if self._home.ahead is not None:
+            self._home.ahead.do(work)
+        else:
+            work()
+
+    def _prepare(self, run: LiveRun, agent: str, output: str, calls: int) -> None:
+        with self._lock:
+            items = run.items
+        rows = quoted(items, output)
+        with self._lock:
+            if self._runs.get(run.run_id) is not run:
+                return
+            run.note_quotes(rows, items, calls - 1)
+            if self._home.ahead is None or run.calls != calls or not run.maskable:
+                return
+            ask = self._invocation(run, agent, len(run.prompt))
+            ask = replace(ask, prompt=run.prompt.snapshot())
+            shadow = self._planner.shadow()
+        masks = shadow.masks_for(ask)
+        with self._lock:
+            if self._runs.get(run.run_id) is run and run.calls == calls:
+                self._planner.prepare(ask, masks)
+
+    # Checkpoints.
+
+    def _saved(self) -> Checkpoint:
+        spent = self._governor.holdings
+        return Checkpoint(
+            workflow=self.workflow,
+            parent=self._parent,
+            budget=self.options.budget,
+            number=self._number,
+            stage=self._stage,
+            used_tokens=self._sums.tokens,
+            used_usd=self._sums.usd,
+            priced=self._sums.priced,
+            used_nusd=spent.cost_nusd.spent,
+            saved_tokens=self._sums.saved,
+            steps=self._sums.steps,
+            plan=self._planner.state(),
+            pending=tuple(self._saved_step(opened) for opened in self._open.values()),
+            deferred=tuple(saved_request(waiting) for waiting in self._queue),
+            aborted=tuple(self._sums.aborted),
+            finished=tuple(self._sums.finished),
+        )
+
+    def _saved_step(self, opened: Open) -> SavedStep:
+        step, held = opened.step, self._governor.holdings.held(opened.step.number)
+        return SavedStep(
+            number=step.number,
+            agent=step.agent,
+            run_id=step.run_id,
+            model=step.model,
+            held_tokens=held.tokens,
+            held_nusd=held.cost_nusd,
+            allocated_tokens=step.allocated_tokens,
+            saved_tokens=step.saved_tokens,
+            reservation=None if step.reservation is None else step.reservation.id,
+        )
+
+    def _restore(self, saved: Checkpoint) -> None:
+        self._number, self._stage = saved.number, saved.stage
+        self._sums = Sums(
+            tokens=saved.used_tokens,
+            usd=saved.used_usd,
+            priced=saved.priced,
+            saved=saved.saved_tokens,
+            steps=saved.steps,
+            aborted=dict.fromkeys(saved.aborted),
+            finished=dict.fromkeys(saved.finished),
+        )
+        self._planner.restore(saved.plan)
+        self._governor.holdings.settle(None, Amounts(saved.used_tokens, saved.used_nusd))
+        for request in saved.deferred:
+            self._queue.restore(read_request(request, self._policies))
+        for one in saved.pending:
+            self._restore_step(one)
+
+    def _restore_step(self, saved: SavedStep) -> None:
+        reservation = None
+        if saved.reservation is not None and self._home.ledger is not None:
+            try:
+                reservation = self._home.ledger.reservation(saved.reservation)
+            except LedgerError:  # pruned, or of another ledger
+                reservation = None
+        step = Step(
+            saved.agent,
+            saved.run_id,
+            saved.number,
+            Decision.RUN,
+            allocated_tokens=saved.allocated_tokens,
+            saved_tokens=saved.saved_tokens,
+            reservation=reservation,
+            model=saved.model,
+        )
+        rates = tariff(lookup(saved.model) if saved.model else None)
+        self._open[saved.number] = Open(step, self._stage, rates)
+        self._governor.holdings.hold(saved.number, Amounts(saved.held_tokens, saved.held_nusd))
+
+
+def whole(items: Sequence[ContextItem]) -> tuple[SentItem, ...]:
+    """Return what is sent where everything is sent as it is."""
+    return tuple(SentItem(item.content, Action.KEEP) for item in items)
