@@ -24,6 +24,7 @@ from apportion.planner.doors.cli import (
     models,
     plan,
     replay,
+    status,
     telemetry,
     validate,
 )
@@ -79,6 +80,7 @@ for module in (
     diff,
     handoff,
     telemetry,
+    status,
     models,
     ledger,
     mcp,
