@@ -73,7 +73,7 @@ def test_it_shows_budgets_variance_decisions_caches_and_losses(status: Callable[
     assert "decisions: 1 defer" in lines
     assert "1 x no budget is left" in lines
     assert "1 x embedder: missing" in lines
-    assert "cache compression: hit rate 75 % of 4" in lines
+    assert "cache compression: hit rate 75.0 % of 4" in lines
     assert "losses: 0 dropped, 1 malformed, 0 not written, 0 damaged" in lines
     assert "optimisation:" not in lines
     assert max(map(len, out.splitlines())) <= 80 or str(database) in out
