@@ -38,9 +38,9 @@ from apportion.telemetry.events import Event, WorkflowLog
 from apportion.telemetry.queue import Telemetry
 from apportion.telemetry.store import TelemetryStore
 
-EVENTS, QUICK_EVENTS = 20_000, 2_000
+EVENTS, QUICK_EVENTS = 20_000, 1_000
 FLIPS, QUICK_FLIPS = 10_000, 300
-READ, QUICK_READ = 500, 20
+READ, QUICK_READ = 500, 2
 CALL = {
     "kind": "usage",
     "workflow": "release notes",

@@ -28,6 +28,7 @@ from apportion.planner.doors.cli import (
     status,
     telemetry,
     validate,
+    whatif,
 )
 from apportion.planner.doors.cli._common import (
     BROKEN_PIPE,
@@ -73,16 +74,17 @@ def _options(
 for module in (
     config,
     plan,
+    whatif,
     replay,
     compress,
     validate,
     inspect,
     expand,
     diff,
-    doctor,
     handoff,
     telemetry,
     status,
+    doctor,
     models,
     ledger,
     mcp,
