@@ -54,6 +54,7 @@ NAMES = frozenset(
         "status",
         "strategy",
         "tool",
+        "variant",
     }
 )
 """Fields whose text is a name: one short line without a secret; anything else is replaced by its hash."""

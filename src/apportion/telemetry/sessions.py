@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apportion.telemetry._database import Database
 from apportion.telemetry._privacy import load_hasher
-from apportion.telemetry._rows import bind
+from apportion.telemetry._rows import bind, unbind
 from apportion.telemetry.live_events import LOSSES, LiveEvent
 
 if TYPE_CHECKING:
@@ -232,6 +232,23 @@ def read_events(database: Database, *, workflow: str | None = None) -> Iterator[
             return
         yield from map(_event, rows)
         after = rows[-1]["key"]
+
+
+def session_names(path: Path) -> list[str]:
+    """Return the names of the sessions that told something, those that began first at the beginning.
+
+    Raises:
+        StoreError: The store cannot be read.
+    """
+    database = Database(path)
+    try:
+        with database.reading() as connection:
+            rows = connection.execute(
+                "SELECT workflow FROM live_events WHERE workflow IS NOT NULL GROUP BY workflow ORDER BY min(key)"
+            ).fetchall()
+    finally:
+        database.close()
+    return [str(unbind(row["workflow"])) for row in rows]
 
 
 def damaged_events(connection: sqlite3.Connection) -> int:
@@ -462,7 +479,5 @@ def _event(row: sqlite3.Row) -> LiveEvent | None:
     if _checksum(written) != checksum:
         return None
     recorded_us, kind, *names, data = written
-    workflow, agent, run_id = (
-        name.decode("utf-8", "surrogatepass") if isinstance(name, bytes) else name for name in names
-    )
+    workflow, agent, run_id = map(unbind, names)
     return LiveEvent(recorded_us * 1000, kind, workflow, agent, run_id, json.loads(data))
