@@ -84,6 +84,8 @@ _RECOUNT = (
     "UPDATE totals SET (contents, bytes, stored_bytes) = "
     "(SELECT count(*), coalesce(sum(size), 0), coalesce(sum(stored_bytes), 0) FROM originals)"
 )
+_COUNTED = "SELECT count(*), coalesce(sum(size), 0), coalesce(sum(stored_bytes), 0) FROM originals"
+_NOTED = "SELECT contents, bytes, stored_bytes FROM totals"
 
 
 class StoreTotals(NamedTuple):
@@ -167,6 +169,36 @@ class SqliteHandleStore(HandleStore):
     def close(self) -> None:
         """Close the file; closing twice is fine."""
         self._database.close()
+
+    def check(self) -> list[str]:
+        """Return what is wrong with the file, in words; nothing where all is well.
+
+        Checks SQLite's structures, every original against its digest, and the counts.
+
+        Raises:
+            StoreError: The file is damaged so much that SQLite cannot check it.
+        """
+        with self._database.reading() as connection:
+            lines = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
+            problems = [] if lines == ["ok"] else lines
+            rows = connection.execute("SELECT short, digest, size, CAST(content AS BLOB) AS content FROM originals")
+            for row in rows:
+                if not _is_sound(row):
+                    problems.append(f"the original of {row['short']!r} is damaged")
+            if tuple(connection.execute(_COUNTED).fetchone()) != tuple(connection.execute(_NOTED).fetchone()):
+                problems.append("its counts are not those of its originals")
+        return problems
+
+    def recount(self) -> bool:
+        """Count again what the store holds; return whether the counts were wrong.
+
+        Raises:
+            StoreError: The file cannot be written.
+        """
+        with self._database.writing() as connection:
+            before = tuple(connection.execute(_NOTED).fetchone())
+            connection.execute(_RECOUNT)
+            return before != tuple(connection.execute(_NOTED).fetchone())
 
     def put(self, content: bytes) -> Handle:
         """Keep a content and return its handle; the same content has the same handle, also after it was evicted.
@@ -331,6 +363,16 @@ def _content(frame: bytes, size: int) -> bytes | None:
         return zstandard.ZstdDecompressor().decompress(frame, max_output_size=size)
     except (zstandard.ZstdError, MemoryError):
         return None
+
+
+def _is_sound(row: sqlite3.Row) -> bool:
+    """Say whether an original is the one that was stored, and is found by the handle that was given out."""
+    try:
+        content = _content(row["content"], row["size"])
+        digest = None if content is None else hashlib.sha256(content)
+        return digest is not None and digest.digest() == row["digest"] and digest.hexdigest().startswith(row["short"])
+    except (TypeError, ValueError, OverflowError):  # a column of another type
+        return False
 
 
 def _storable(short: str) -> str:

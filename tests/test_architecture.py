@@ -35,6 +35,7 @@ ONLY_IN: dict[str, Callable[[str], bool]] = {
     "sentence_transformers": lambda module: module == "apportion.embeddings",
     "torch": lambda module: module == "apportion.embeddings",
     "genai_prices": lambda module: module == "apportion._flatten_prices",
+    "opentelemetry": lambda module: module == "apportion.telemetry.otel",
     **dict.fromkeys(("pickle", "joblib", "cloudpickle", "dill", "shelve", "marshal"), lambda _module: False),
 }
 """Third-party packages and the only modules that may import them; formats that run code when loaded are for none."""

@@ -196,3 +196,11 @@ def test_a_missed_mark_is_explained_once(harness: Any, capsys: pytest.CaptureFix
     ]
     harness.report("some", [], marks[2:])
     assert harness.MISSED not in capsys.readouterr().out
+
+
+def test_telemetry_loses_no_event_uncounted_and_the_doctor_finds_every_flip(tmp_path: Path) -> None:
+    done = run("telemetry.py", "--quick", "--count", "20", "--json", tmp_path / "result.json")
+    assert done.returncode == 0, done.stderr
+    marks = {mark["name"]: mark for mark in json.loads((tmp_path / "result.json").read_text())["marks"]}
+    assert marks["events neither written nor counted"]["value"] == 0
+    assert marks["flipped bits that the doctor finds"]["value"] == 100

@@ -191,6 +191,26 @@ class SqliteLevel:
         runs = [CacheCounts(*row) for row in rows]
         return LevelSummary(entries, size, len(runs), runs[-1] if runs else CacheCounts(), sum(runs, CacheCounts()))
 
+    def check(self) -> list[str]:
+        """Return what is wrong with the file, in words; nothing where all is well.
+
+        Checks SQLite's structures, every value against its checksum, and the counts.
+
+        Raises:
+            StoreError: The file is damaged so much that SQLite cannot check it.
+        """
+        with self._opened().reading() as connection:
+            lines = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
+            problems = [] if lines == ["ok"] else lines
+            rows = connection.execute("SELECT key, CAST(value AS BLOB), stored_us, expires_us, checksum FROM entries")
+            damaged = sum(not _is_sound(*row) for row in rows)
+            if damaged:
+                problems.append(f"{damaged:,} of its values are damaged")
+            held = connection.execute("SELECT count(*), coalesce(sum(size), 0) FROM entries").fetchone()
+            if tuple(held) != tuple(connection.execute("SELECT entries, bytes FROM totals").fetchone()):
+                problems.append("its counts are not those of its values")
+        return problems
+
     def _opened(self) -> Database:
         with self._lock:
             if self._database is None:
@@ -203,6 +223,12 @@ class SqliteLevel:
 
 def _checksum(key: bytes, value: bytes, stored: int, expires: int | None) -> bytes:
     return checksum(key, value, b"%d" % stored, b"" if expires is None else str(expires).encode())
+
+
+def _is_sound(key: object, value: bytes, stored: object, expires: object, found: object) -> bool:
+    if not isinstance(key, bytes) or not isinstance(stored, int) or not isinstance(expires, int | None):
+        return False
+    return found == _checksum(key, value, stored, expires)
 
 
 def _make_room(connection: sqlite3.Connection, room: int) -> None:

@@ -135,6 +135,15 @@ def _packed_ranks(name: str) -> bytes:
         raise InputError("cannot read the rank file", path=str(path), hint=_REINSTALL) from error
 
 
+def check_ranks(name: str) -> None:
+    """Check the rank file of an encoding against its SHA-256.
+
+    Raises:
+        InputError: It is missing or damaged.
+    """
+    read_ranks(name, _packed_ranks(name))
+
+
 def read_ranks(name: str, packed: bytes) -> dict[bytes, int]:
     """Unpack a gzipped rank file after checking its SHA-256.
 

@@ -853,6 +853,7 @@ def test_a_store_from_before_outcomes_takes_the_step_and_keeps_its_workflows(tmp
         store.add(make_log())
     connection = raw(path)
     connection.execute("DROP TABLE outcomes")
+    connection.execute("DROP TABLE live_events")
     connection.execute("PRAGMA user_version = 1")
     connection.commit()
     connection.close()

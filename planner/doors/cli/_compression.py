@@ -129,9 +129,16 @@ def read_content(file: str) -> bytes:
     """Return the bytes of a file, or of standard input.
 
     Raises:
-        OSError: The file cannot be read.
+        InputError: The file cannot be read.
     """
-    return sys.stdin.buffer.read() if file == STDIO else Path(file).read_bytes()
+    if file == STDIO:
+        return sys.stdin.buffer.read()
+    try:
+        return Path(file).read_bytes()
+    except IsADirectoryError as error:
+        raise InputError("is a directory", path=file, hint="Name one file") from error
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", path=file) from error
 
 
 def shown_name(file: str) -> str:

@@ -12,6 +12,7 @@ import typer
 
 from apportion.planner.doors.cli._common import WIDTH, say
 from apportion.planner.doors.cli._files import Output, check_outputs, output, write_output
+from apportion.planner.doors.cli._json import JsonFileCommand
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,9 +30,9 @@ HONEST = (
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command("diff", no_args_is_help=True, short_help="Show or apply what changed between two contexts.")(
-        diff_command
-    )
+    app.command(
+        "diff", cls=JsonFileCommand, no_args_is_help=True, short_help="Show or apply what changed between two contexts."
+    )(diff_command)
 
 
 def diff_command(

@@ -94,14 +94,14 @@ def show(
         name = opened.name
     if as_json:
         listed = [_reservation_json(one) for one in reservations]
-        print_json(_json(name, {"accounts": [_account_json(one) for one in accounts], "reservations": listed}))
+        print_json(_json(name, {"accounts": [account_json(one) for one in accounts], "reservations": listed}))
         return
     say(_plain(f"ledger: {name}"))
     if not accounts:
         say("no account has been opened yet")
         return
     say()
-    for line in table(["Account", "Unit", "Total", "Spent", "Held", "Free"], list(_account_rows(accounts))):
+    for line in table(["Account", "Unit", "Total", "Spent", "Held", "Free"], list(account_rows(accounts))):
         say(line)
     _show_reservations(reservations)
 
@@ -143,9 +143,9 @@ def top_up(
         stands = opened.account(account)
         name = opened.name
     if as_json:
-        print_json(_json(name, {"account": _account_json(stands)}))
+        print_json(_json(name, {"account": account_json(stands)}))
         return
-    for row in _account_rows([stands]):
+    for row in account_rows([stands]):
         if row[2] != _NONE:
             say(_plain(f"{account}: {row[2]} {row[1]} in total, {row[5]} free"))
 
@@ -232,7 +232,8 @@ def _opened(address: str | None) -> Ledger:
 _NONE = "-"
 
 
-def _account_rows(accounts: Sequence[Account]) -> Iterator[list[str]]:
+def account_rows(accounts: Sequence[Account]) -> Iterator[list[str]]:
+    """Yield the rows of a table of accounts: account, unit, total, spent, held, free."""
     above: dict[str, int] = {}
     for account in accounts:
         above[account.id] = above.get(account.parent or "", -1) + 1
@@ -290,7 +291,8 @@ def _json(name: str, content: dict[str, Any]) -> dict[str, Any]:
     return {"schema": SCHEMA, "ledger": name, **content}
 
 
-def _account_json(account: Account) -> dict[str, Any]:
+def account_json(account: Account) -> dict[str, Any]:
+    """Return an account as JSON has it."""
     return {
         "id": account.id,
         "parent": account.parent,

@@ -11,6 +11,7 @@ import typer
 
 from apportion.planner.doors.cli._common import INTERRUPTED, interrupts, print_json, say
 from apportion.planner.doors.cli._files import check_outputs, given_paths, output, write_output
+from apportion.planner.doors.cli._json import JsonFileCommand
 from apportion.planner.doors.cli._tables import table
 from apportion.planner.doors.cli._workflows import Workflows
 
@@ -55,7 +56,9 @@ Example: apportion models show
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     summary = "Learn from past workflows what the next ones will need."
-    app.command("train", short_help=summary, context_settings={"allow_extra_args": True})(train_command)
+    app.command("train", cls=JsonFileCommand, short_help=summary, context_settings={"allow_extra_args": True})(
+        train_command
+    )
     app.add_typer(commands, name="models")
 
 

@@ -10,6 +10,7 @@ import typer
 
 from apportion.planner.doors.cli._common import WIDTH, complain, say
 from apportion.planner.doors.cli._files import Output, check_outputs, output, write_output
+from apportion.planner.doors.cli._json import JsonFileCommand
 from apportion.planner.doors.cli._numbers import amount, whole_number
 from apportion.planner.doors.cli._tables import table
 
@@ -40,7 +41,7 @@ SCHEMA = "apportion.plan/1"
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
     summary = "Plan a workflow: who runs how, on which context, with how many tokens?"
-    app.command("plan", help=_HELP, short_help=summary, no_args_is_help=True)(plan_command)
+    app.command("plan", cls=JsonFileCommand, help=_HELP, short_help=summary, no_args_is_help=True)(plan_command)
 
 
 _HELP = """Plan a workflow: who runs how, on which context, with how many tokens?
@@ -101,7 +102,7 @@ def plan_command(
         typer.Option(
             "--json",
             metavar="FILE",
-            help="Write plan and explanation as JSON; - prints them instead of the usual result.",
+            help="Write plan and explanation as JSON; alone or with - they are printed instead of tables.",
         ),
     ] = None,
     deadline_ms: Annotated[
@@ -149,12 +150,12 @@ def plan_command(
     from apportion.planner.explanation import explain as explain_plan
 
     target = None if json_file is None else output("--json", json_file)
-    problem = _with_budget(_load(problem_file, target), budget_tokens, budget_usd)
+    problem = _with_budget(load_problem(problem_file, target), budget_tokens, budget_usd)
     problem = _under(problem, policies or [])
     try:
         plan = _plan(problem, deadline_ms)
     except InfeasiblePlanError as error:
-        _complain_of_conflict(error)
+        complain_of_conflict(error)
         raise typer.Exit(INFEASIBLE) from None
     why = explain_plan(problem, plan)
     if target is None or not target.to_stdout:
@@ -166,7 +167,16 @@ def plan_command(
             typer.echo(f"wrote {target.name}", err=True)
 
 
-def _load(file: str, target: Output | None) -> Problem:
+def load_problem(file: str, target: Output | None) -> Problem:
+    """Read the problem of a command.
+
+    Args:
+        file: Its file.
+        target: Where something will be written, which must not be that file.
+
+    Raises:
+        InputError: It cannot be read, or is no problem.
+    """
     from pathlib import Path
 
     from apportion.errors import InputError
@@ -215,7 +225,8 @@ def _plan(problem: Problem, deadline_ms: int | None) -> Plan:
     return plan_workflow(problem, deadline_ms=deadline_ms)
 
 
-def _complain_of_conflict(error: InfeasiblePlanError) -> None:
+def complain_of_conflict(error: InfeasiblePlanError) -> None:
+    """Say on standard error what does not fit, what conflicts, and what is missing."""
     from apportion.planner.explanation import explain_infeasible
 
     why = explain_infeasible(error)

@@ -10,6 +10,7 @@ import typer
 
 from apportion.planner.doors.cli._common import BROKEN_PIPE, INTERRUPTED, complain_of, forget_output, interrupts
 from apportion.planner.doors.cli._files import STDIO, Output, check_outputs, given_paths, output, write_output
+from apportion.planner.doors.cli._json import JsonFileCommand
 from apportion.planner.doors.cli._numbers import amount, share, whole_number
 from apportion.planner.doors.cli._stdin import watching_standard_input
 
@@ -40,7 +41,7 @@ MOST_WORKFLOWS = 10**9
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
     summary = "Replay workflow logs: what would planning have saved?"
-    app.command("replay", help=_HELP, short_help=summary, no_args_is_help=True)(replay_command)
+    app.command("replay", cls=JsonFileCommand, help=_HELP, short_help=summary, no_args_is_help=True)(replay_command)
 
 
 _HELP = """Replay workflow logs with planning: what would it have saved, and what would it have cost?

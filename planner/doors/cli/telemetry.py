@@ -1,35 +1,29 @@
-"""The commands `apportion import` and `apportion status`."""
+"""The command `apportion import`."""
 
 from __future__ import annotations
 
-import shlex
-import textwrap
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apportion.planner.doors.cli._common import INTERRUPTED, WIDTH, print_json, say
+from apportion.planner.doors.cli._common import INTERRUPTED, print_json, say
 from apportion.planner.doors.cli._files import given_paths
 from apportion.planner.doors.cli._stdin import watching_standard_input
 from apportion.planner.doors.cli._tables import table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from apportion.models.drift import DriftVerdict
-    from apportion.models.outcomes import RunForecasts, Variance
+    from apportion.models.outcomes import RunForecasts
     from apportion.settings import TelemetrySettings
-    from apportion.telemetry.importing import ImporterInfo, ImportTally
-    from apportion.telemetry.store import SourceSummary, StoreSummary, TelemetryStore
+    from apportion.telemetry.importing import ImportTally
+    from apportion.telemetry.store import TelemetryStore
 
 MESSAGES = 5
 """Messages about skipped input that are shown without `--verbose`."""
-
-AGENTS = 15
-"""Agent types that are shown of those that were forecast; JSON has all of them."""
 
 StoreOption = Annotated[
     Path | None, typer.Option("--store", metavar="FILE", help="The telemetry store; default: telemetry.store_path.")
@@ -38,11 +32,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands to the application."""
+    """Add the command to the application."""
     app.command("import", no_args_is_help=True, short_help="Import workflow logs into the telemetry store.")(
         import_command
     )
-    app.command("status", short_help="Show what the telemetry store holds.")(status_command)
 
 
 def import_command(
@@ -86,7 +79,7 @@ def import_command(
     from apportion.telemetry.importing import ImportTally, import_logs
 
     given_paths(paths)  # warns of those that are missing
-    settings = _settings(store, capture_content)
+    settings = telemetry_settings(store, capture_content)
     tally = ImportTally()
     shown = _progress(tally, show=not quiet)
     forecast = None if dry_run else _forecast(settings.models_folder)
@@ -108,40 +101,8 @@ def import_command(
         raise _nothing_importable(tally)
 
 
-def status_command(
-    *,
-    store: StoreOption = None,
-    as_json: JsonOption = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List the importers too.")] = False,
-) -> None:
-    """Show what the telemetry store holds, what came of forecasts, what is cached, and which importers are installed.
-
-    A usage that no log mentions is shown as "-". "~" marks figures to which an estimate contributes.
-
-    Example: apportion status --json
-    """
-    from apportion.telemetry.importing import installed_importers
-    from apportion.telemetry.store import TelemetryStore
-
-    settings = _settings(store, None)
-    summary = planned = None
-    if settings.database.exists():
-        with TelemetryStore(settings.database, capture_content=settings.capture_content) as opened:
-            summary = opened.summary()
-            planned = _planned_against_used(opened, settings.models_folder)
-    importers = installed_importers()
-    kept = _kept(settings.database)
-    if as_json:
-        print_json(_status_json(settings, summary, planned, importers) | kept)
-    else:
-        _show_status(settings, summary, store)
-        if planned is not None:
-            _show_planned(planned)
-        _show_kept(kept)
-        _show_importers(importers, verbose=verbose)
-
-
-def _settings(store: Path | None, capture_content: bool | None) -> TelemetrySettings:  # noqa: FBT001  (as parsed)
+def telemetry_settings(store: Path | None, capture_content: bool | None = None) -> TelemetrySettings:  # noqa: FBT001
+    """Return the settings of telemetry, with what the command line says."""
     from apportion.settings import load_settings
 
     overrides = {"telemetry.store_path": store, "telemetry.capture_content": capture_content}
@@ -284,250 +245,3 @@ def _nothing_importable(tally: ImportTally) -> Exception:
     titles = (info.title for info in installed_importers() if info.title)
     hint = advice(tally.skipped, titles)
     return InputError("there is nothing to import" + (f" ({reasons})" if reasons else ""), hint=hint)
-
-
-class _Planned(NamedTuple):
-    """What came of forecasts of agent runs.
-
-    Attributes:
-        version: The version in use, whose forecasts these are; `None` where there is none: then those of all versions.
-        problem: Why it cannot be told which version is in use, or `None`.
-        total: How good the forecasts were.
-        by_agent: The same by framework and agent type, the most frequent first.
-        drift: Whether they still fit; `None` without a version in use.
-    """
-
-    version: str | None
-    problem: str | None
-    total: Variance
-    by_agent: dict[tuple[str, str], Variance]
-    drift: DriftVerdict | None
-
-
-def _planned_against_used(store: TelemetryStore, folder: Path) -> _Planned:
-    from apportion.errors import InputError
-    from apportion.models.outcomes import LATEST, drift_of, variance_by_agent, variance_of
-    from apportion.models.persistence import current_version
-
-    version = problem = None
-    try:
-        version = current_version(folder)
-    except InputError as error:
-        problem = str(error)
-    outcomes = store.outcomes(version=version)
-    drift = None if version is None else drift_of(outcomes[-LATEST:])
-    return _Planned(version, problem, variance_of(outcomes), variance_by_agent(outcomes), drift)
-
-
-def _planned_json(planned: _Planned) -> dict[str, Any]:
-    return {
-        "version": planned.version,
-        "problem": planned.problem,
-        **planned.total.model_dump(),
-        "by_agent": [
-            {"framework": framework, "agent": agent, **figures.model_dump()}
-            for (framework, agent), figures in planned.by_agent.items()
-        ],
-        "drift": None if planned.drift is None else planned.drift.model_dump(),
-    }
-
-
-def _status_json(
-    settings: TelemetrySettings,
-    summary: StoreSummary | None,
-    planned: _Planned | None,
-    importers: Sequence[ImporterInfo],
-) -> dict[str, Any]:
-    store: dict[str, Any] = {"path": str(settings.database), "exists": summary is not None}
-    if summary is None:
-        store["capture_content"] = settings.capture_content
-    else:
-        times = {"first_at": summary.first_at, "last_at": summary.last_at}
-        store |= summary.model_dump(exclude={"path", *times})
-        store |= {name: None if time is None else time.isoformat() for name, time in times.items()}
-    return {
-        "schema": "apportion.status/1",
-        "store": store,
-        "forecasts": None if planned is None else _planned_json(planned),
-        "importers": [info._asdict() for info in importers],
-    }
-
-
-def _show_status(settings: TelemetrySettings, summary: StoreSummary | None, store: Path | None) -> None:
-    from apportion.planner.report.figures import count, plain
-
-    say(f"store: {plain(str(settings.database))}")
-    if summary is None:
-        option = "" if store is None else f" --store {shlex.quote(str(store))}"
-        say(f"  does not exist yet; create it with: apportion import PATH{plain(option)}")
-        return
-    say(f"  {summary.size_bytes:,} bytes, schema version {summary.schema_version}, journal {summary.journal_mode}")
-    say(f"  new contents are {'captured' if summary.capture_content else 'not captured'}")
-    kept = f"{count(summary.captured_workflows, 'workflow')} with contents"
-    say(f"  {kept}, {count(summary.redactions, 'secret')} taken out")
-    say(
-        f"  {count(summary.workflows, 'workflow')}, {count(summary.calls, 'call')}, "
-        f"{count(summary.agents, 'agent run')}{_period(summary)}"
-    )
-    _show_sources(summary.sources)
-
-
-def _show_sources(sources: Sequence[SourceSummary]) -> None:
-    if not sources:
-        return
-    say()
-    headers = ["Source (framework)", "Workflows", "Calls", "Agents", "Text tokens"]
-    for line in table(headers, [_source_row(source) for source in sources]):
-        say(line)
-    say()
-    for line in table(_USAGE_HEADERS, [row for source in sources for row in _usage_rows(source)]):
-        say(line)
-    say('Usage as logged: "-" unknown, "~" partly estimated.')
-    say("Text tokens: what the events hold, each counted once.")
-
-
-def _show_planned(planned: _Planned) -> None:
-    """Show what came of forecasts, where there were any."""
-    from apportion.planner.report.figures import plain
-
-    if planned.problem is not None:
-        say(plain(f"\nforecasts: {planned.problem}"))
-    if planned.total.count:
-        say()
-        say(f"Planned against used, {f'models {planned.version}' if planned.version else 'models of all versions'}:")
-        rows = [_planned_row(f"{agent} ({framework})", one) for (framework, agent), one in planned.by_agent.items()]
-        hidden = len(rows) - AGENTS
-        rows = [*rows[:AGENTS], _planned_row("all", planned.total)]
-        for line in table(["Agent (framework)", "Runs", "Within", "Width", "Bias"], rows):
-            say(line)
-        if hidden > 0:
-            say(f"and {hidden:,} more agent types; --json lists them")
-        say("Within: runs that used no more than the 90 % quantile of their forecast. Width:")
-        say("that quantile by the use, median. Bias: median forecast above the use, median.")
-    elif planned.version is not None:
-        say(f"\nno workflow has been imported since models {planned.version} were trained")
-    if planned.drift is not None and planned.total.count:
-        said = f"drift: {planned.drift.reason}" if planned.drift.reason else "no drift"
-        for line in textwrap.wrap(plain(said), WIDTH):
-            say(line)
-
-
-def _planned_row(name: str, figures: Variance) -> list[str]:
-    from apportion.planner.report.figures import UNKNOWN, percent, times
-
-    bias = UNKNOWN if figures.bias is None else f"{figures.bias:+.0%}".replace("%", " %")
-    return [name, f"{figures.count:,}", percent(figures.coverage), times(figures.width), bias]
-
-
-def _kept(database: Path) -> dict[str, Any]:
-    """Return what the cache and the store of originals beside a telemetry store hold; `None` where there is none."""
-    from apportion.compression.cache.memory import CacheCounts
-    from apportion.compression.cache.sqlite_level import SqliteLevel
-    from apportion.compression.sqlite_store import SqliteHandleStore
-    from apportion.errors import StoreError
-
-    kept: dict[str, Any] = {"cache": None, "originals": None}
-    cache, originals = (database.with_name(f"{database.name}.{name}") for name in kept)
-    if cache.exists():
-        kept["cache"] = {"path": str(cache), "problem": None}
-        try:
-            level = SqliteLevel(cache)
-            held = level.summary()
-            level.close(CacheCounts())
-            kept["cache"] |= {
-                "entries": held.entries,
-                "bytes": held.bytes,
-                "runs": held.runs,
-                "hit_ratio": held.total.hit_ratio,
-                "last_hit_ratio": held.last.hit_ratio,
-                **{name: getattr(held.total, name) for name in ("asked", "damaged", "failures")},
-            }
-        except StoreError as error:
-            kept["cache"]["problem"] = str(error)
-    if originals.exists():
-        kept["originals"] = {"path": str(originals), "problem": None}
-        try:
-            with SqliteHandleStore(originals) as store:
-                kept["originals"] |= store.totals()._asdict()
-        except StoreError as error:
-            kept["originals"]["problem"] = str(error)
-    return kept
-
-
-def _show_kept(kept: dict[str, Any]) -> None:
-    """Show the cache and the store of originals, where there are any."""
-    from apportion.planner.report.figures import breakable, count, percent, plain
-
-    for name, held in kept.items():
-        if held is None:
-            continue
-        say(f"\n{name}: {plain(held['path'])}")
-        if held["problem"] is not None:
-            say(plain(f"  {held['problem']}"))
-        elif name == "cache":
-            say(f"  {count(held['entries'], 'result')}, {held['bytes']:,} bytes")
-            runs = f"in the last {count(held['runs'], 'run')}, {percent(held['last_hit_ratio'])} in the last one"
-            say(breakable(f"  hit rate {percent(held['hit_ratio'])} of {held['asked']:,} {runs}"))
-            if held["damaged"] or held["failures"]:
-                say(f"  {held['damaged']:,} damaged, {count(held['failures'], 'failure')}: each was a miss")
-        else:
-            say(f"  {count(held['contents'], 'original')}, {held['bytes']:,} bytes in {held['stored_bytes']:,}")
-            say(f"  {held['evictions']:,} evicted so far")
-
-
-def _source_row(source: SourceSummary) -> list[str]:
-    from apportion.planner.report.figures import tokens
-
-    numbers = (source.workflows, source.usage.calls, source.agents)
-    return [_name(source), *(f"{number:,}" for number in numbers), tokens(source.content_tokens)]
-
-
-_USAGE_HEADERS = [
-    "Source (framework)\n  model",
-    "Input,\nuncached",
-    "Cache\nread",
-    "Write\n5 min",
-    "Write\n1 h",
-    "Output",
-    "Reason-\ning",
-]
-
-
-def _usage_rows(source: SourceSummary) -> Iterator[list[str]]:
-    yield [_name(source), *_usage_cells(source.usage)]
-    for model in source.models:
-        yield [f"  {model.model or '(model unknown)'}", *_usage_cells(model)]
-
-
-def _name(source: SourceSummary) -> str:
-    return f"{source.source} ({source.framework})"
-
-
-def _usage_cells(usage: Any) -> list[str]:
-    from apportion.planner.report import figures
-    from apportion.records import USAGE_COLUMNS
-
-    return [
-        ("~" if column in usage.estimated else "") + figures.tokens(getattr(usage, column)) for column in USAGE_COLUMNS
-    ]
-
-
-def _period(summary: StoreSummary) -> str:
-    if summary.first_at is None or summary.last_at is None:
-        return ""
-    return f",\n  from {summary.first_at:%Y-%m-%d} to {summary.last_at:%Y-%m-%d}"
-
-
-def _show_importers(importers: Sequence[ImporterInfo], *, verbose: bool) -> None:
-    """Say how many importers there are, and name those that do not load, or all."""
-    from apportion.planner.report.figures import count, plain
-
-    working = sum(info.error is None for info in importers)
-    more = "" if verbose else "; --verbose lists them"
-    say(f"\n{count(working, 'importer')} installed{more}")
-    for info in importers:
-        place = f"{info.distribution} {info.version or ''}".rstrip()
-        if info.error is not None:
-            say(plain(f"  {info.name} of {place} does not load: {info.error}"))
-        elif verbose:
-            say(plain(f"  {info.name:<16}  {info.title}  ({place})"))

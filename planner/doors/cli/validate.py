@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +11,9 @@ import typer
 
 from apportion.errors import InputError, MissingExtraError
 from apportion.planner.doors.cli._common import WIDTH, say
+from apportion.planner.doors.cli._compression import read_content
 from apportion.planner.doors.cli._files import STDIO, check_outputs, output, write_output
+from apportion.planner.doors.cli._json import JsonFileCommand
 from apportion.planner.doors.cli._numbers import share
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ NOT_MEASURED = "not measured: --min-similarity asks for it"
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
     summary = "Check a compressed text against its original: what was lost, and what is new?"
-    app.command("validate", help=_HELP, short_help=summary, no_args_is_help=True)(validate_command)
+    app.command("validate", cls=JsonFileCommand, help=_HELP, short_help=summary, no_args_is_help=True)(validate_command)
 
 
 _HELP = """Check a compressed text against its original: what was lost, and what is new?
@@ -90,7 +91,7 @@ def validate_command(
     if names.count(STDIO) > 1:
         raise InputError("standard input can be one of the texts, not both", hint="Give the other one as a file")
     check_outputs([] if target is None else [target], names, [Path(name) for name in names if name != STDIO])
-    contents = [_read(name) for name in names]
+    contents = [read_content(name) for name in names]
     coverage = None if min_similarity is None else _coverage(*contents)
     similarity = None if coverage is None else coverage.mean
     found = check(*contents, associations=True)
@@ -105,17 +106,6 @@ def validate_command(
             typer.echo(f"wrote {target.name}", err=True)
     if reasons:
         raise typer.Exit(REJECTED)
-
-
-def _read(name: str) -> bytes:
-    if name == STDIO:
-        return sys.stdin.buffer.read()
-    try:
-        return Path(name).read_bytes()
-    except IsADirectoryError as error:
-        raise InputError("is a directory", path=name, hint="Name one file") from error
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror or error}", path=name) from error
 
 
 def _coverage(original: bytes, compressed: bytes) -> Coverage:

@@ -132,6 +132,21 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
         "CREATE INDEX outcomes_by_version ON outcomes (version, recorded_us)",
     ),
+    (
+        """
+        CREATE TABLE live_events (           -- what sessions told of themselves while they ran
+            key INTEGER PRIMARY KEY,
+            recorded_us INTEGER NOT NULL,
+            kind TEXT NOT NULL,
+            workflow TEXT,
+            agent TEXT,
+            agent_run TEXT,
+            data TEXT NOT NULL,              -- JSON: numbers, names, reasons
+            checksum BLOB NOT NULL           -- of all of that
+        )
+        """,
+        "CREATE INDEX live_events_by_workflow ON live_events (workflow, key)",
+    ),
 )
 """The steps; each is one transaction."""
 

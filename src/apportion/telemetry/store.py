@@ -31,6 +31,7 @@ from apportion.telemetry._tables import (
     write_outcomes,
 )
 from apportion.telemetry._totals import summarise
+from apportion.telemetry.sessions import damaged_events
 from apportion.telemetry.stored import (
     Added,
     FileGroup,
@@ -179,6 +180,7 @@ class TelemetryStore:
                 "DELETE FROM imports WHERE key IN (SELECT import FROM imported_workflows WHERE id = ?)", (name,)
             )
             found = connection.execute("DELETE FROM workflows WHERE id = ?", (name,)).rowcount > 0
+            found |= connection.execute("DELETE FROM live_events WHERE workflow = ?", (name,)).rowcount > 0
         self._database.checkpoint()
         return found
 
@@ -243,7 +245,8 @@ class TelemetryStore:
     def check(self) -> list[str]:
         """Return what is wrong with the file, in words; nothing where all is well.
 
-        Checks SQLite's structures, the references between tables, and the rows of each workflow against its checksum.
+        Checks SQLite's structures, the references between tables, and the rows of each workflow and event against its
+        checksum.
 
         Raises:
             StoreError: The file is damaged so much that SQLite cannot check it.
@@ -254,6 +257,9 @@ class TelemetryStore:
             broken = connection.execute("PRAGMA foreign_key_check").fetchall()
             problems += [f"a row of {row['table']} refers to a missing row of {row['parent']}" for row in broken]
             problems += [f"workflow {name} differs from its checksum" for name in damaged_workflows(connection)]
+            if events := damaged_events(connection):
+                what = "1 event of sessions differs" if events == 1 else f"{events:,} events of sessions differ"
+                problems.append(f"{what} from {'its' if events == 1 else 'their'} checksum")
         return problems
 
     def known_group(self, group: FileGroup) -> GroupRecord | None:

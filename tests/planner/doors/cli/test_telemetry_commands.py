@@ -472,7 +472,7 @@ def test_status_is_json_for_programs(run: Callable[..., Answer], place: Path) ->
     answer = run("status", "--store", place / "t.db", "--json").json()
     store = answer["store"]
     assert answer["schema"] == "apportion.status/1"
-    assert (store["path"], store["exists"], store["schema_version"]) == (str(place / "t.db"), True, 2)
+    assert (store["path"], store["exists"], store["schema_version"]) == (str(place / "t.db"), True, 3)
     assert (store["workflows"], store["calls"], store["agents"], store["events"]) == (1, 2, 1, 4)
     assert store["first_at"] == store["last_at"] == "2026-03-01T12:00:00+00:00"
     assert store["usage"]["reasoning"] is None
