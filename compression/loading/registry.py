@@ -17,6 +17,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import re2
+
 from apportion.compression.cache.memory import Cache, CacheCounts
 from apportion.compression.loading.files import Stamp, read_inside, stamp_of, walk
 from apportion.compression.loading.parsing import INDEX_FILE, SKILL_FILE, entries_of, index_of
@@ -146,7 +148,7 @@ class Registry:
 
     def search(self, text: str, *, limit: int = 10) -> list[Entry]:
         """Return entries that hold words of a text, the best first: in the name counts most, then in other words."""
-        words = set(text.lower().replace("-", " ").replace("_", " ").split())
+        words = _words(text)
         ranked = [(_matches(entry, words), entry) for entry in self.entries()]
         ranked = sorted((pair for pair in ranked if pair[0]), key=lambda pair: -pair[0])
         return [entry for _, entry in ranked[:limit]]
@@ -320,6 +322,12 @@ def _wanted(folder: Path, path: Path) -> bool:
 
 
 def _matches(entry: Entry, words: set[str]) -> int:
-    name = entry.name.lower().replace("-", " ").replace("_", " ")
-    rest = " ".join((entry.description, *entry.words)).lower()
-    return sum(4 * (word in name.split()) + 2 * (word in name) + (word in rest) for word in words)
+    name, rest = _words(entry.name), _words(" ".join((entry.description, *entry.words)))
+    return sum(4 * (word in name) + (word in rest) for word in words)
+
+
+def _words(text: str) -> set[str]:
+    return set(_WORD.sub(" ", text.lower()).split())
+
+
+_WORD = re2.compile(r"[^\p{L}\p{N}]+")
