@@ -11,7 +11,7 @@ is the share of calls that needed a tool that was not loaded. `cost` is what of 
 the whole logged bill at list prices; both deduct the extra calls. Nothing was run again: how well models work with
 brief descriptions is not measured here.
 
-A second table varies the limit of misses, without brief forms: what is saved at which rate of missing tools.
+The last rows vary the limit of misses, without brief forms: what is saved at which rate of missing tools.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from _harness import Mark, arguments, report
 from apportion.models.tool_needs import ToolNeeds, runs_of
+from apportion.planner.loading import MAX_MISS_RATE
 from apportion.planner.replay.billing import tariff
 from apportion.planner.replay.loading import RunLoading, estimate_loading, run_loadings
 from apportion.prices import lookup
@@ -53,7 +54,7 @@ def main() -> None:
             runs.append(each)
         paid, before = _bill(log), bills.get(log.source, 0.0)
         bills[log.source] = None if paid is None or before is None else before + paid
-    rows = [_row(each, 0.01, bills) for each in estimate_loading(runs, text=texts)]
+    rows = [_row(each, MAX_MISS_RATE, bills) for each in estimate_loading(runs, text=texts)]
     marks = [mark for row in rows for mark in _marks(row)]
     rows += [
         _row(each, limit, bills)
