@@ -96,6 +96,7 @@ class Option:
         line_tokens: Tokens of its line.
         brief_tokens: Tokens of its brief form; `None` where there is none.
         pinned: Whether it stays whole.
+        hides: Whether it may be left out without a line.
 
     Raises:
         InputError: A count is negative, or the need no probability.
@@ -107,6 +108,7 @@ class Option:
     line_tokens: int
     brief_tokens: int | None = None
     pinned: bool = False
+    hides: bool = True
 
     def __post_init__(self) -> None:
         counts = (self.whole_tokens, self.line_tokens, self.brief_tokens or 0)
@@ -119,7 +121,7 @@ class Option:
             LoadForm.WHOLE: self.whole_tokens,
             LoadForm.BRIEF: self.brief_tokens,
             LoadForm.LINE: self.line_tokens,
-            LoadForm.UNLISTED: 0,
+            LoadForm.UNLISTED: 0 if self.hides else None,
         }[form]
 
 
@@ -304,6 +306,7 @@ def outline_within(
             whole_tokens=part.tokens,
             line_tokens=count_tokens(part.stub.decode("utf-8", "replace")),
             pinned=part.pinned,
+            hides=False,
         )
         for part in parts
     ]
@@ -365,11 +368,11 @@ def _cheapest(
     if picks is not None:
         found.append([each[pick] for each, pick in zip(forms, picks, strict=True)])
     if not found:
-        least = loader + sum(option.whole_tokens for option in options if option.pinned)
-        missing = max(1, least - (budget or 0))
+        smallest = (min(o.tokens(form) or 0 for form in each) for o, each in zip(options, forms, strict=True))
+        least = loader + sum(smallest)
         raise InfeasiblePlanError(
             f"what has to stay takes {least:,} tokens, more than {budget:,}",
-            missing_tokens=missing,
+            missing_tokens=max(1, least - (budget or 0)),
             hint="Raise the budget, or pin less.",
         )
     status = "separable" if budget is None else "knapsack"

@@ -151,14 +151,15 @@ def test_an_agent_file_fits_its_budget_and_comes_back_whole(budget: int) -> None
     sections = [f"# Part {n}\n{'A story about cats. ' * 12}\n" for n in range(4)]
     agent = ("---\nname: a\n---\nYou write.\n" + "".join(sections) + "# Rules\nNever lie.\n").encode()
     loader, run = Loader(HandleStore()), RunShape(5, 1_000, PRICES)
-    try:
-        short = outline_within("a", agent, loader, budget_tokens=budget, task="part 2 cats", run=run)
-    except InfeasiblePlanError as error:
-        assert budget < 110  # headings, rules and front matter
-        assert error.missing_tokens
-        return
-    assert count_tokens(short.decode()) <= budget
     parts = parts_of("a", agent)
+    least = sum(count_tokens((part.content if part.pinned else part.stub).decode()) for part in parts)
+    if budget < least:
+        with pytest.raises(InfeasiblePlanError) as found:
+            outline_within("a", agent, loader, budget_tokens=budget, run=run)
+        assert found.value.missing_tokens == least - budget
+        return
+    short = outline_within("a", agent, loader, budget_tokens=budget, task="part 2 cats", run=run)
+    assert count_tokens(short.decode()) <= budget
     left_out = {part.name: loader.answer(part.name) for part in parts if part.content not in short}
     assert restore(parts, left_out) == agent
     assert b"Never lie." in short
