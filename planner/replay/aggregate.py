@@ -12,6 +12,7 @@ import numpy as np
 
 from apportion.models.evaluation import calibration_error, calibration_noise, hit_rate_above
 from apportion.planner.replay.baselines import BASELINES
+from apportion.planner.replay.loading_rows import loading_rows, preload_rows
 from apportion.planner.replay.results import CallFigures, NextFigures, StageFigures, Totals, WorkflowResult, add_pairs
 from apportion.planner.report.schema import (
     AgainstRow,
@@ -112,6 +113,8 @@ def build_report(
         per_kind=_kind_rows(ordered),
         against=[_against_row(name, ordered, options) for name in against],
         next_agent=_next_agent_rows(by_source),
+        preload=preload_rows(by_source),
+        loading=loading_rows(by_source),
     )
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from apportion.records import Usage
+
+if TYPE_CHECKING:
+    from apportion.planner.replay.loading import RunLoading
 
 NO_PROMPT_USAGE = "no prompt usage in the log: invisible overhead taken as 0"
 NO_OUTPUT_USAGE = "no output usage in the log: output counted from its text"
@@ -85,11 +88,16 @@ class StageFigures:
 
 
 class NextFigures(NamedTuple):
-    """What was forecast of one agent that took the floor next: how sure, whether it came, whether it would be used."""
+    """What was forecast of one agent that took the floor next: how sure, whether it came, whether it would be used.
+
+    `named` is whether an agent was forecast, and `came` whether one came, not the end.
+    """
 
     confidence: float
     hit: bool
     sure: bool
+    named: bool = True
+    came: bool = True
 
 
 @dataclass(slots=True)
@@ -115,7 +123,11 @@ class WorkflowResult:
     """Models without a known price, as logged; `None` stands for calls whose log names no model."""
     next_agents: list[NextFigures] = field(default_factory=list)
     """What trained models forecast of the order of agents, and what came."""
+    loadings: list[RunLoading] = field(default_factory=list)
+    """What is known of the fixed overhead of each run, and which tools it used."""
 
     def sums(self) -> WorkflowResult:
         """Return the same without what is known of single calls, plans and stages."""
-        return replace(self, calls=[], plans=[], stages=[], kinds={}, runs_by_agent={}, against={}, next_agents=[])
+        return replace(
+            self, calls=[], plans=[], stages=[], kinds={}, runs_by_agent={}, against={}, next_agents=[], loadings=[]
+        )

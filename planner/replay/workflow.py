@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from apportion.compression.store import HandleStore
 from apportion.models.features import Watch
+from apportion.models.trails import END
 from apportion.planner.budgets.solver import solve_budget
 from apportion.planner.forms import Forms
 from apportion.planner.planner import (
@@ -27,6 +28,7 @@ from apportion.planner.prompt import REPLACEABLE_KINDS
 from apportion.planner.replay.baselines import BASELINES
 from apportion.planner.replay.billing import CacheClock
 from apportion.planner.replay.context import LoggedCall, logged_calls
+from apportion.planner.replay.loading import run_loadings
 from apportion.planner.replay.regime import cache_regime, with_lifetimes
 from apportion.planner.replay.results import CallFigures, NextFigures, PlanFigures, StageFigures, Totals, WorkflowResult
 from apportion.planner.replay.run import CallCosts, RunReplay
@@ -59,6 +61,7 @@ def replay_workflow(
     main = planner(options, solve=solve_budget)
     result = _WorkflowReplay(log, options, main).run()
     result.next_agents = _next_agents(log, main)
+    result.loadings = run_loadings(log)
     for name in against:
         other = _WorkflowReplay(log, options, BASELINES[name].planner(options, solve=solve_budget)).run()
         result.against[name] = other.sums()
@@ -73,7 +76,8 @@ def _next_agents(log: WorkflowLog, planner: WorkflowPlanner) -> list[NextFigures
     found = []
     for step in model.steps_of(log):
         said = model.forecast(step, step.source)
-        found.append(NextFigures(said.confidence, said.likeliest == step.name, said.expected is not None))
+        hit, sure = said.likeliest == step.name, said.expected is not None
+        found.append(NextFigures(said.confidence, hit, sure, named=said.likeliest != END, came=step.name != END))
     return found
 
 

@@ -445,6 +445,69 @@ class NextAgentRow(_Part):
     calibration_noise: float
 
 
+class PreloadRow(_Part):
+    """What loading ahead would have come to, by the forecasts of trained models: only what was sure is loaded.
+
+    Attributes:
+        source: Where the logs come from, or `all sources`.
+        agents: Agents that took the floor after the first one.
+        loaded: Agents that would have been loaded ahead.
+        hits: Those of them that came next.
+        wasted: Those that did not.
+        missed: Agents that took the floor and had not been loaded ahead; they are loaded on demand.
+        hit_rate: `hits` of `loaded`, or `None` where nothing was.
+        coverage: `hits` of `agents`, or `None` where there were none.
+    """
+
+    source: str
+    agents: int
+    loaded: int
+    hits: int
+    wasted: int
+    missed: int
+    hit_rate: float | None
+    coverage: float | None
+
+
+class LoadingRow(_Part):
+    """What loading only the tools that a run needs would save of its fixed overhead: an estimate, no model was run.
+
+    Attributes:
+        source: Where the logs come from.
+        basis: Where the sizes of tools come from: `logged` (true schemas), `measured` (those of Claude Code 2.1.42), or
+            `assumed` (a share of the overhead, evenly).
+        brief: Whether tools may stand with brief descriptions; else only whole, or as one line.
+        estimate: Whether sizes are not those of the log.
+        runs: Agent runs whose prompts are logged.
+        calls: Their calls.
+        overhead_tokens: Mean tokens of system prompt, tools and whatever else no text of the log accounts for.
+        tool_tokens: Mean tokens of tool schemas in them.
+        sent_tokens: Mean tokens that would stand in their place, the tool that loads others included.
+        saved_share_of_tools: Share of the tokens of tool schemas that is saved.
+        saved_share_of_head: Share of system prompt and tool schemas that is saved; `None` where the former is unknown.
+        saved_share_of_overhead: Share of the overhead's tokens that is saved.
+        missed_calls_share: Share of calls that needed a tool that was not loaded.
+        overhead_cost_saved_share: Share of the overhead's cost that is saved, extra calls deducted; negative: dearer.
+        bill_saved_share: The same of the whole bill; `None` where a price is unknown.
+    """
+
+    source: str
+    basis: str
+    brief: bool
+    estimate: bool
+    runs: int
+    calls: int
+    overhead_tokens: float
+    tool_tokens: float
+    sent_tokens: float
+    saved_share_of_tools: float | None
+    saved_share_of_head: float | None
+    saved_share_of_overhead: float | None
+    missed_calls_share: float | None
+    overhead_cost_saved_share: float | None
+    bill_saved_share: float | None
+
+
 class ReplayReport(Row):
     """The whole report.
 
@@ -476,6 +539,9 @@ class ReplayReport(Row):
         against: The named baselines that were asked for, one entry each.
         next_agent: How well the next agent was foreseen, in all sources first, then in each; empty without trained
             models. On logs from which the models have learned the figures flatter.
+        preload: What loading the next agent ahead would have come to; empty without trained models.
+        loading: What loading only the tools that a run needs would save: an estimate for each source, with and without
+            brief definitions.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
@@ -504,6 +570,8 @@ class ReplayReport(Row):
     per_kind: list[KindRow]
     against: list[AgainstRow] = Field(default_factory=list)
     next_agent: list[NextAgentRow] = Field(default_factory=list)
+    preload: list[PreloadRow] = Field(default_factory=list)
+    loading: list[LoadingRow] = Field(default_factory=list)
 
     def to_json(self) -> str:
         """Return the report as JSON text, valid UTF-8 even where names in a log are not valid Unicode."""

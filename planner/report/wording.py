@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Compared,
         Facts,
         Ledger,
+        LoadingRow,
         NextAgentRow,
         PlanSummary,
         ReplayReport,
@@ -182,6 +183,7 @@ def background(report: ReplayReport) -> list[tuple[str, str]]:
         *([("Estimated columns", ", ".join(usage.estimated))] if usage.estimated else []),
         ("Forecasts", _forecasts(report.variance, report.settings.get("models"))),
         *([("Next agent", _next_agent(report.next_agent))] if report.next_agent else []),
+        *([("Loading", _loading(report.loading))] if report.loading else []),
         ("Memory", f"{number(report.peak_memory_mb, 0)}{NO_BREAK}MB at its peak"),
         ("Settings", ", ".join(settings) or UNKNOWN),
     ]
@@ -458,6 +460,20 @@ def _next_agent(rows: Sequence[NextAgentRow]) -> str:
         lines.append(f"{plain(row.source)}: {told}." if nth else f"{told}{chance}.")
     lines.append("Sure is a confidence above 0.7 on enough earlier cases.")
     return "\n".join(lines)
+
+
+def _loading(rows: Sequence[LoadingRow]) -> str:
+    """Say what loading only the tools that are needed would save of the overhead, in each source."""
+    lines = [
+        f"{plain(row.source)}: {percent(row.saved_share_of_tools)} of tool schemas, "
+        f"{percent(row.saved_share_of_overhead)} of the overhead ({row.basis} sizes); "
+        f"{percent(row.missed_calls_share)} of calls would miss a tool."
+        for row in rows
+        if row.brief
+    ]
+    return "\n".join(
+        [*lines, "An estimate of what brief and lazily loaded tools would save; it is in no figure above."]
+    )
 
 
 def _tally(counts: dict[str, int]) -> str:
