@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from pathlib import Path
 
 import yaml
 
-_HOME = files("apportion") / "data" / "demo"
+from apportion.compression.loading import Registry
+
+_HOME = Path(str(files("apportion"))) / "data" / "demo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +50,12 @@ def agents() -> dict[str, AgentDefinition]:
     return {agent.name: agent for agent in sorted(found, key=lambda agent: agent.name)}
 
 
-@cache
-def tools() -> dict[str, dict[str, Any]]:
-    """Return the definitions of the tools by name, as an MCP server lists them."""
-    listed = json.loads((_HOME / "tools.json").read_text(encoding="utf-8"))
-    return {tool["name"]: tool for tool in listed["tools"]}
+def registry() -> Registry:
+    """Return a registry of the agents and of the tools, which come as an MCP server lists them."""
+    found = Registry()
+    found.add(_HOME / "agents")
+    found.add(_HOME / "tools.json")
+    return found
 
 
 def _definition(text: str) -> AgentDefinition:

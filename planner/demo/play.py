@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING
 
 from apportion.compression.diff import Context, Section
 from apportion.compression.handoff import NOTHING, Capabilities, Handoff, Party, read_handoff, write_handoff
+from apportion.compression.loading import EntryKind, Loader, Preloader
 from apportion.compression.pipeline import Lossless
 from apportion.compression.strategies.types import Item, Query
 from apportion.compression.validation.facts import extract_facts, missing_facts
 from apportion.embeddings import is_installed
-from apportion.planner.demo.material import agents, source_files, tools
+from apportion.planner.demo.material import agents, registry, source_files
 from apportion.planner.demo.provider import PretendedProvider
 from apportion.planner.demo.report import DemoReport, Played, Proof, TurnCount
 from apportion.planner.demo.similarity import Similarity
 from apportion.planner.demo.team import LEAD, TESTS, TURNS, Agent, Call, Seen, as_text
 from apportion.planner.demo.workspace import Workspace
 from apportion.planner.live import ContextItem, SentItem
+from apportion.planner.loading import RunShape, choose, load_as_planned, option_of
 from apportion.planner.planner import PlanOptions
 from apportion.planner.session import Planner
 from apportion.records import Action, Budget, Kind
@@ -38,6 +40,15 @@ DEFAULT_MODEL = "claude-sonnet-4-5"
 LEAD_PROMPT = """You lead a team of agents. Share out what the user asks for, hand each agent what it needs to know, and
 report what comes back unchanged. You must not leave out a finding."""
 """System prompt of the agent that the user talks to."""
+
+LEAD_TOOLS = ("agent",)
+"""What the lead is given."""
+
+UNNAMED_NEED = 0.01
+"""How likely an agent needs a tool that its file does not name; an assumption."""
+
+EXPECTED_CALLS, EXPECTED_PROMPT = 8, 15_000
+"""Calls and mean prompt of a run, for deciding which tools stand in it."""
 
 SECONDS_PER_CALL = 8
 """How long a pretended call takes by the demo's clock."""
@@ -86,6 +97,8 @@ class _Play:
         self._session: Session = self._planner.session("demo")
         self._provider = PretendedProvider(options.model)
         self._workspace = Workspace(source_files())
+        self._registry = registry()
+        self._preloader = Preloader(self._registry)
         self._team: dict[str, Agent] = {}
         self._histories: dict[str, list[ContextItem]] = {}
         self._context: list[Section] = []
@@ -99,7 +112,7 @@ class _Play:
 
     def run(self) -> Played:
         """Play all turns."""
-        with self._session:
+        with self._session, self._preloader:
             for turn in TURNS:
                 self._count, self._allocated = TurnCount(), {}
                 self._turn(turn)
@@ -108,6 +121,7 @@ class _Play:
                 self._now += timedelta(seconds=self._options.pause_s)
                 self._session.next_stage()
             self._played.proof = self._proof()
+        self._played.preload = self._preloader.counts()
         self._played.similarity = None if self._similarity is None else self._similarity.mean
         self._played.findings = {name: [*map(str, agent.found)] for name, agent in self._team.items()}
         self._played.tests = self._workspace.files.get(TESTS, "")
@@ -121,6 +135,11 @@ class _Play:
         calls = [Call("agent", {"agent": one.agent, "task": one.task}) for one in turn.assignments]
         if self._ask(LEAD, turn.request, calls=calls) is None:
             return
+        if self._enabled:
+            for assignment in turn.assignments:
+                if assignment.agent not in self._histories:
+                    self._preloader.expect(assignment.agent, 1.0)  # the lead has named it
+            self._preloader.settle()  # while the lead's words still arrive, as they would from a real model
         for assignment in turn.assignments:
             report = self._assignment(assignment)
             self._context.append(Section("handoff_result", assignment.agent, report.encode()))
@@ -198,17 +217,29 @@ class _Play:
     def _history(self, name: str) -> list[ContextItem]:
         """Return the history of an agent; it begins with its system prompt and the tools that it is given."""
         if name not in self._histories:
-            definition = agents().get(name)
-            given = ("agent",) if definition is None else definition.tools
-            prompt = LEAD_PROMPT if definition is None else definition.prompt
-            schemas = [tools()[tool] for tool in given] + ([self._session.expand_tool] if self._enabled else [])
-            loaded = prompt, json.dumps(schemas)
-            self._count.loaded_tokens += sum(map(count_tokens, loaded))
+            prompt = LEAD_PROMPT if name == LEAD else agents()[name].prompt
+            if name != LEAD:
+                self._preloader.take(name)
+            definitions = json.dumps(self._tools(name))
+            self._count.loaded_tokens += count_tokens(prompt) + count_tokens(definitions)
             self._histories[name] = [
-                ContextItem(loaded[0], Kind.SYSTEM, pinned=True),
-                ContextItem(loaded[1], Kind.TOOL_DEFINITIONS, pinned=True),
+                ContextItem(prompt, Kind.SYSTEM, pinned=True),
+                ContextItem(definitions, Kind.TOOL_DEFINITIONS, pinned=True),
             ]
         return self._histories[name]
+
+    def _tools(self, name: str) -> list[object]:
+        """Return the definitions of tools that stand in an agent's prompt: all, or those that are worth their room."""
+        contents = [(entry, self._registry.load(entry)) for entry in self._registry.entries(EntryKind.TOOL)]
+        if not self._enabled:
+            return [json.loads(content) for _, content in contents]
+        named = LEAD_TOOLS if name == LEAD else agents()[name].tools
+        options = [option_of(entry, text, 1.0 if entry.name in named else UNNAMED_NEED) for entry, text in contents]
+        plan = choose(
+            options, RunShape(EXPECTED_CALLS, EXPECTED_PROMPT, self._provider.tariff.rates.prices), brief=False
+        )
+        sent, loader = load_as_planned(plan, contents, Loader(self._planner.store))
+        return [*map(json.loads, sent.values()), *([loader] if loader else []), self._session.expand_tool]
 
     def _hand_over(self, assignment: Assignment) -> tuple[Section, ...]:
         """Hand the context of the workflow to an agent: all of it, or what it does not hold yet."""

@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from apportion.compression.loading import PreloadCounts
+
 if TYPE_CHECKING:
     from apportion.planner.demo.provider import Charge
 
@@ -70,6 +72,9 @@ class Proof(NamedTuple):
 NOTHING_CHANGED = Proof(0, 0)
 """Everything was sent whole."""
 
+NOTHING_PRELOADED = PreloadCounts()
+"""Nothing was loaded ahead."""
+
 
 @dataclass(slots=True)
 class Played:
@@ -84,6 +89,7 @@ class Played:
         tests: The file of tests that came of it.
         refused: Calls that were deferred or aborted, with the reasons.
         proof: Whether what was not sent whole can be had back.
+        preload: What came of loading agents ahead.
         similarity: Mean similarity in meaning of what was sent with the originals, in [0, 1]; see `Similarity`. `None`
             where it was not measured, for want of the extra `semantic`.
     """
@@ -95,6 +101,7 @@ class Played:
     tests: str = ""
     refused: list[str] = field(default_factory=list)
     proof: Proof = NOTHING_CHANGED
+    preload: PreloadCounts = NOTHING_PRELOADED
     similarity: float | None = None
 
     @property
@@ -156,7 +163,8 @@ class DemoReport:
 def _played(played: Played) -> dict[str, Any]:
     turns = [_count(turn) for turn in played.turns]
     whole = {name: getattr(played, name) for name in ("findings", "tests", "refused", "similarity")}
-    counts = {"allocated": dict(played.allocated), "used": dict(played.used), "proof": played.proof._asdict()}
+    counts: dict[str, Any] = {"preload": asdict(played.preload)}
+    counts |= {"allocated": dict(played.allocated), "used": dict(played.used), "proof": played.proof._asdict()}
     return {"turns": turns, "total": _count(played.total), **counts, **whole}
 
 

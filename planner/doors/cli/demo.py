@@ -14,6 +14,7 @@ from apportion.planner.doors.cli._tables import table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from apportion.compression.loading import PreloadCounts
     from apportion.planner.demo import DemoReport
     from apportion.planner.demo.report import TurnCount
 
@@ -118,6 +119,7 @@ def _lines(report: DemoReport) -> Iterator[str]:
     )
     yield ""
     yield from _text(_loss(report))
+    yield from _text(_preload(report.on.preload))
     yield ""
     yield from table(("Agent", "Budget", "Used with\nplanning", "Without"), list(_agents(report)))
     for refused in report.on.refused:
@@ -170,6 +172,14 @@ def _loss(report: DemoReport) -> str:
         f"Facts: {percent(on.total.visible_facts / on.total.facts)} of those in the prompts stood in what was sent. "
         f"{on.proof.exact} of {on.proof.pieces} pieces that were not sent whole were had back byte for byte. "
         f"{similarity}"
+    )
+
+
+def _preload(counts: PreloadCounts) -> str:
+    return (
+        f"Agents that were in memory when they were asked for, because the lead had named them: {counts.hits} of "
+        f"{counts.hits + counts.misses}; loaded in vain: {counts.wasted}; at most {counts.peak_bytes / 1e6:.2f} MB in "
+        "memory."
     )
 
 

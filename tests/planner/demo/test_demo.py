@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from typer.testing import CliRunner
 
+from apportion.compression.loading import EntryKind
 from apportion.planner.demo import DemoOptions, DemoReport, play
-from apportion.planner.demo.material import agents, source_files, tools
+from apportion.planner.demo.material import agents, registry, source_files
 from apportion.planner.demo.provider import PretendedProvider
 from apportion.planner.demo.team import TURNS, Agent, Finding, Seen
 from apportion.planner.demo.workspace import Workspace
@@ -80,13 +81,18 @@ def test_the_command_refuses_a_model_without_prices() -> None:
     assert "no such model" in str(result.exception)
 
 
-def test_every_agent_has_tools_that_exist_and_every_step_uses_what_its_agent_has() -> None:
-    given = {name: set(agent.tools) for name, agent in agents().items()}
-    assert set().union(*given.values()) < set(tools())
+def test_every_step_uses_what_its_agent_is_given() -> None:
+    known = {entry.name for entry in registry().entries(EntryKind.TOOL)}
     for turn in TURNS:
         for assignment in turn.assignments:
             used = {call.tool for step in assignment.steps for call in step}
-            assert used <= given[assignment.agent], assignment.agent
+            assert used <= set(agents()[assignment.agent].tools) < known, assignment.agent
+
+
+def test_agents_are_loaded_ahead_with_planning_alone(report: DemoReport) -> None:
+    assert report.off.preload.hits == 0
+    assert (report.on.preload.hits, report.on.preload.misses, report.on.preload.wasted) == (4, 0, 0)
+    assert report.on.total.loaded_tokens < report.off.total.loaded_tokens
 
 
 def test_an_agent_finds_only_what_stands_in_its_prompt() -> None:
