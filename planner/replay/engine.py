@@ -166,7 +166,7 @@ def replay(
         "against": ", ".join(rivals) or None,
         "models": str(models) if models is not None else None,
         "show_content": head_chars > 0,
-        "keep_originals": str(originals) if originals is not None else None,
+        "keep_originals": originals is not None,
     }
     seconds = time.perf_counter() - began
     facts = RunFacts(complete, seconds, _peak_memory_mb(workers), settings, limited=taken == limit)

@@ -126,4 +126,4 @@ def why_masked(rows: Sequence[int], cached: int, *, forced: str | None, short: b
 
 def how_shortened(steps: Iterable[str]) -> str:
     """Say how a result was written in fewer tokens without loss."""
-    return f"the same in fewer tokens, by {', '.join(dict.fromkeys(steps)) or 'a shorter notation'}"
+    return f"the same in fewer tokens: {', '.join(dict.fromkeys(steps)) or 'a shorter notation'}"

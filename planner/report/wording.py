@@ -448,6 +448,28 @@ def _forecasts(variance: Variance, models: object) -> str:
     return "\n".join(lines)
 
 
+def next_agent(report: ReplayReport) -> str:
+    """Say how well the next agent was foreseen; nothing without trained models."""
+    return _next_agent(report.next_agent) if report.next_agent else ""
+
+
+def left_out(report: ReplayReport) -> str:
+    """Say in a sentence or two how much was left out behind handles; nothing where nothing was."""
+    rows = [row for row in report.actions if row.action in _LEAVING_OUT]
+    pieces = sum(row.pieces for row in rows)
+    if not pieces:
+        return ""
+    fetched, saved = sum(row.fetched for row in rows), sum(row.saved_tokens for row in rows)
+    back = f"later outputs needed {fetched:,} of them" if fetched else "no later output needed any of them"
+    return (
+        f"{count(pieces, 'piece')} of context: {tokens(sum(row.tokens for row in rows))} tokens, "
+        f"{tokens(saved)} over all calls in which they were missing; {back}."
+    )
+
+
+_LEAVING_OUT = frozenset({"mask", "select"})
+
+
 def _next_agent(rows: Sequence[NextAgentRow]) -> str:
     """Say how well the next agent was foreseen: in all sources, then in each where there are several."""
     shown = rows if len(rows) > 2 else rows[:1]
