@@ -154,7 +154,7 @@ def _piece(row: LeftOutRow) -> dict[str, Any]:
         "row": row,
         "title": tables.piece_title(row),
         "sizes": tables.piece_sizes(row),
-        "done": tables.DONE.get(row.action, row.action),
+        "done": wording.DONE.get(row.action, row.action),
         "head": None if row.head is None else row.head.expandtabs(4).splitlines(),
     }
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import BaseModel
 
 from apportion.planner.report import figures
+from apportion.planner.report.wording import DONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,21 +23,14 @@ if TYPE_CHECKING:
 ROWS = 2_000
 """Rows of a table that the HTML file shows; all of them are in the JSON file."""
 
+START = "(start)"
+"""Stands for the agent before the first one."""
+
 LINES = 10
 """Lines of a value that has many."""
 
 PIECES = 50
 """Pieces that were left out which the HTML file shows one by one."""
-
-DONE = {
-    "structure": "rewritten without loss",
-    "reference": "named an earlier copy",
-    "select": "left parts out behind a handle",
-    "mask": "left out behind a handle",
-    "diff": "sent what changed",
-    "lazy": "loaded when needed",
-}
-"""What was done to a piece of context, in words."""
 
 _SPENT = ("Tokens", "Tokens planned", "Tokens saved", "Bill", "Bill planned", "Bill saved")
 
@@ -248,7 +242,7 @@ def next_agents(report: ReplayReport) -> list[Table]:
     ]
     pairs = [
         [
-            Cell(row.after or "(start)"),
+            Cell(row.after or START),
             Cell(row.predicted),
             _whole(row.forecasts),
             _whole(row.sure),

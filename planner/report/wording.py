@@ -156,6 +156,7 @@ def qualifications(report: ReplayReport) -> list[tuple[str, str]]:
         *_bill_of_logged(report.simulator),
         *_facts(report.facts),
         *_plans(report.plan),
+        *_done(report),
         *([("Budget", _budget(report.budget))] if report.budget is not None else []),
         *_demand(report.settings.get("models")),
     ]
@@ -468,6 +469,27 @@ def left_out(report: ReplayReport) -> str:
 
 
 _LEAVING_OUT = frozenset({"mask", "select"})
+
+DONE = {
+    "structure": "rewritten without loss",
+    "reference": "named an earlier copy",
+    "select": "left parts out behind a handle",
+    "mask": "left out behind a handle",
+}
+"""What was done to a piece of context, in words."""
+
+
+def _done(report: ReplayReport) -> list[tuple[str, str]]:
+    """Say what the plans did to pieces of context, by action, what saved most first."""
+    sums: dict[str, tuple[int, int]] = {}
+    for row in report.actions:
+        pieces, saved = sums.get(row.action, (0, 0))
+        sums[row.action] = (pieces + row.pieces, saved + row.saved_tokens)
+    lines = [
+        f"{DONE.get(action, plain(action))}: {count(pieces, 'piece')}, {tokens(saved)} tokens saved over calls"
+        for action, (pieces, saved) in sorted(sums.items(), key=lambda item: -item[1][1])
+    ]
+    return [("What plans did", "\n".join(lines))] if lines else []
 
 
 def _next_agent(rows: Sequence[NextAgentRow]) -> str:
