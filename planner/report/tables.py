@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from apportion.planner.report.schema import ActionRow, Ledger, LeftOutRow, ReplayReport
 
-ROWS = 2_000
+ROWS = 1_000
 """Rows of a table that the HTML file shows; all of them are in the JSON file."""
 
 START = "(start)"
