@@ -6,12 +6,17 @@ const options = {
   ast: true,
   tooltip: { disableDefaultStyle: true },
 };
-for (const [id, spec] of Object.entries(specs)) {
-  const place = document.getElementById(id);
-  vegaEmbed(place, spec, options).catch((error) => {
-    place.textContent = "This chart could not be drawn (" + error.message + "). Its figures are in the table below.";
-  });
-}
+// One chart after the other, so that the page can be read and scrolled meanwhile.
+const drawn = async () => {
+  for (const [id, spec] of Object.entries(specs)) {
+    const place = document.getElementById(id);
+    await vegaEmbed(place, spec, options).catch((error) => {
+      place.textContent = "This chart could not be drawn (" + error.message + "). Its figures are in the table below.";
+    });
+    await new Promise((next) => setTimeout(next));
+  }
+  document.documentElement.dataset.drawn = "all";
+};
 
 // What is unknown stays at the end, whichever way a table is sorted.
 const order = (column, up) => (one, other) => {
@@ -53,3 +58,4 @@ for (const tool of document.querySelectorAll(".search")) {
   });
   tool.hidden = false;
 }
+drawn();

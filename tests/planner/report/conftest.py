@@ -529,6 +529,12 @@ FLAGS = (
     "--remote-debugging-pipe",
 )
 
+DRAWN = """new Promise((done) => {
+  const look = () => document.documentElement.dataset.drawn ? done() : setTimeout(look, 20);
+  look();
+})"""
+"""Waits until the page has drawn its charts."""
+
 AS_CHROMIUM_WANTS = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)
@@ -599,7 +605,7 @@ class Browser:
         self.ask("Page.navigate", session, url=path.as_uri())
         self.wait_for("Page.loadEventFired", session)
         page = BrowserPage(self, session)
-        page.run("new Promise((done) => setTimeout(done, 50))")
+        page.run(DRAWN)
         try:
             yield page
         finally:
