@@ -93,7 +93,7 @@ def to_html(report: ReplayReport) -> str:
         estimates=wording.estimates(report),
         qualifications=wording.qualifications(report),
         statuses=STATUS_DEFINITIONS.items(),
-        background=[pair for pair in wording.background(report) if pair[0] != "Next agent"],
+        background=[pair for pair in wording.background(report) if pair[0] not in {"Next agent", "Loading"}],
         spent=[tables.agents(report), tables.stages(report)],
         actions=tables.actions(report),
         left_out=wording.left_out(report),

@@ -283,8 +283,8 @@ def piece_sizes(row: LeftOutRow) -> str:
     return f"{tokens} → {sent} tokens, {saved} saved over calls"
 
 
-_HAVE_WORDS = frozenset(
-    {
+_SHOWN = frozenset(
+    [
         "usage",
         "ledgers",
         "facts",
@@ -295,21 +295,47 @@ _HAVE_WORDS = frozenset(
         "dearer",
         "worst_workflow",
         "simulator",
-    }
+        "per_source",
+        "per_workflow",
+        "per_agent",
+        "per_call",
+        "per_kind",
+        "per_stage",
+        "against",
+        "actions",
+        "left_out",
+        "next_agent",
+        "next_agent_pairs",
+        "next_agent_bins",
+    ]
 )
-"""Parts of a report that `wording` puts into sentences; any other part is shown by the names of its fields."""
+"""Parts of a report that have words, tables or charts of their own; any other is shown by the names of its fields."""
 
 _TITLES = {
     "diff": "What was sent as differences",
-    "loading": "What was loaded when it was needed",
-    "preload": "What was loaded ahead",
+    "loading": "Tools loaded when they are needed",
+    "preload": "Agents loaded ahead",
 }
 
 
 def sections(report: ReplayReport) -> list[Section]:
     """Return the parts of a report that have no words of their own here, by the names of their fields."""
-    parts = [(name, part) for name, part in report if name not in _HAVE_WORDS]
-    return [_section(name, part) for name, part in parts if isinstance(part, BaseModel)]
+    found = []
+    for name, part in report:
+        if name in _SHOWN:
+            continue
+        if isinstance(part, BaseModel):
+            found.append(_section(name, part))
+        elif isinstance(part, list) and part and isinstance(part[0], BaseModel):
+            rows = [row.model_dump() for row in part]
+            title = _TITLES.get(name) or _words(name)
+            found.append(Section(name, title, _summary(part[0]), [], [_generic_table(f"{name}-table", title, rows)]))
+    return found
+
+
+def _summary(part: BaseModel) -> str:
+    """Return the first paragraph of what a class of the schema says about itself."""
+    return " ".join((inspect.getdoc(type(part)) or "").partition("\n\n")[0].split())
 
 
 def _section(name: str, part: BaseModel) -> Section:
@@ -328,8 +354,7 @@ def _section(name: str, part: BaseModel) -> Section:
             tables.append(_generic_table(f"{name}-{field}", _words(field), value))
         elif not isinstance(value, dict | list):
             pairs.append((_words(field), _written(field, value)))
-    summary = (inspect.getdoc(type(part)) or "").partition("\n\n")[0]
-    return Section(name, _TITLES.get(name) or _words(name), " ".join(summary.split()), pairs, tables)
+    return Section(name, _TITLES.get(name) or _words(name), _summary(part), pairs, tables)
 
 
 def _is_tally(value: dict[str, Any]) -> bool:
@@ -346,9 +371,9 @@ def _largest_first(pair: tuple[str, Any]) -> tuple[float, str]:
 
 def _generic_table(name: str, caption: str, rows: Sequence[dict[str, Any]]) -> Table:
     columns = [key for key, value in rows[0].items() if not isinstance(value, dict | list)]
-    columns.sort(key=lambda key: not isinstance(rows[0][key], str))
+    columns.sort(key=lambda key: not isinstance(rows[0][key], str | bool))
     cells = [[Cell(_written(key, row.get(key)), _number(row.get(key))) for key in columns] for row in rows]
-    texts = sum(isinstance(rows[0][key], str) for key in columns)
+    texts = sum(isinstance(rows[0][key], str | bool) for key in columns)
     return _limited(name, caption, "row", tuple(_words(key) for key in columns), cells, texts)
 
 
@@ -370,7 +395,7 @@ def _written(field: str, value: Any) -> str:
         return value
     if field.endswith("usd"):
         return figures.usd(value)
-    if field.endswith(("share", "rate", "precision", "recall", "coverage", "confidence")):
+    if "share" in field or field.endswith(("rate", "precision", "recall", "coverage", "confidence")):
         return figures.percent(value)
     if field.endswith("ms"):
         return figures.milliseconds(value)

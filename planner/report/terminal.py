@@ -262,11 +262,7 @@ def _details(page: _Page, report: ReplayReport) -> None:
     for table in tables.next_agents(report):
         _long(page, table, spare=[3, 2])
     for section in tables.sections(report):
-        page.gap()
-        page.line(section.title, "bold")
-        page.facts(section.pairs)
-        for table in section.tables:
-            _long(page, table, spare=list(range(len(table.headers) - 1, table.texts, -1)))
+        _section(page, section)
     _dearest(page, report.per_workflow)
     page.gap()
     page.facts(wording.background(report))
@@ -289,6 +285,23 @@ def _long(page: _Page, table: tables.Table, *, spare: Sequence[int]) -> None:
 def _narrow(header: str) -> str:
     """Break a long header into lines."""
     return header.replace(" / ", "/ ").replace(" ", "\n") if len(header) > _TEXT_WIDTH else header
+
+
+_IN_SENTENCES = frozenset({"loading"})
+"""Parts of the report that `wording.background` tells; their tables are wide."""
+
+
+def _section(page: _Page, section: tables.Section) -> None:
+    if section.id in _IN_SENTENCES:
+        return
+    if section.pairs:
+        page.gap()
+        page.line(section.title, "bold")
+        page.line(section.summary, _DIM)
+        page.facts(section.pairs)
+    for table in section.tables:
+        shown = table if section.pairs else table._replace(note=section.summary)
+        _long(page, shown, spare=list(range(len(table.headers) - 1, table.texts, -1)))
 
 
 def _left_out(page: _Page, report: ReplayReport) -> None:

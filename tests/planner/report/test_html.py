@@ -380,6 +380,14 @@ def test_parts_that_have_nothing_to_show_are_not_there(tiny_report: ReplayReport
 def test_sections_that_other_parts_of_the_program_add_are_shown_by_the_names_of_their_fields(
     large_report: ReplayReport,
 ) -> None:
+    class Row(BaseModel):
+        """A row of something."""
+
+        saved_share_of_bill: float = 0.12
+        source: str = "x"
+        sent_tokens: float = 12_345.6
+        sure: bool = False
+
     class Later(BaseModel):
         """What was loaded when needed."""
 
@@ -391,8 +399,14 @@ def test_sections_that_other_parts_of_the_program_add_are_shown_by_the_names_of_
 
     class LaterReport(ReplayReport):
         later: Later
+        many: list[Row]
 
-    (section,) = sections(LaterReport.model_construct(**dict(large_report), later=Later()))
+    report = LaterReport.model_construct(**dict(large_report), later=Later(), many=[Row(), Row(sure=True)])
+    section, listed = sections(report)
+    assert (listed.id, listed.pairs) == ("many", [])
+    assert listed.summary == "A row of something."
+    assert listed.tables[0].headers == ("Source", "Sure", "Saved share of bill", "Sent tokens")
+    assert [cell.text for cell in listed.tables[0].rows[1]] == ["x", "yes", f"12.0{NO_BREAK}%", f"12.3{NO_BREAK}k"]
     assert (section.id, section.title) == ("later", "Later")
     assert section.summary == "What was loaded when needed."
     assert section.pairs == [
