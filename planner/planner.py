@@ -90,6 +90,8 @@ class PlanOptions:
         models: Folder of trained models that forecast demand; `None` means documented priors.
         widening: What past outcomes say of their forecasts; see `forecasts.widening_of`.
         off: Kinds of action that are switched off.
+        head_chars: Characters that a replay's report shows of what was left out; 0: no content, only figures.
+        originals: Store of originals in which a replay keeps what its report says was left out; `None`: it keeps none.
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -99,6 +101,8 @@ class PlanOptions:
     models: Path | None = None
     widening: Widening | None = None
     off: frozenset[Feature] = frozenset()
+    head_chars: int = 0
+    originals: Path | None = None
 
     def allows(self, feature: Feature) -> bool:
         """Whether a kind of action may be taken."""
