@@ -15,7 +15,7 @@ import queue
 import threading
 import time
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from apportion.compression.loading.forms import brief_form
 from apportion.compression.loading.types import Entry, EntryKind
@@ -178,8 +178,8 @@ class Preloader:
         with self._lock:
             values = self._counts | {"wasted": len(self._ahead), "wasted_bytes": sum(self._ahead.values())}
             values["bytes"] = self.registry.size
-        whole = {name: value if name.endswith("_ms") else int(value) for name, value in values.items()}
-        return PreloadCounts(**whole)  # type: ignore[arg-type]  (the names are its own)
+        whole: dict[str, Any] = {name: value if name.endswith("_ms") else int(value) for name, value in values.items()}
+        return PreloadCounts(**whole)
 
     def settle(self, timeout_s: float | None = None) -> bool:
         """Wait until nothing waits to be loaded, and return whether that is so."""
