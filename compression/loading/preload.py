@@ -135,7 +135,7 @@ class Preloader:
             return tuple(self._failures)
 
     def expect(self, agent: str, confidence: float) -> bool:
-        """Say that an agent comes next with a confidence, and return whether it is loaded ahead; never waits.
+        """Say that an agent comes next with a confidence, and return whether it is loaded ahead; reads nothing.
 
         An agent that waits already, or was loaded and not yet taken, is not loaded twice. After `close` nothing is.
         """
