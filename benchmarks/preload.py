@@ -8,16 +8,19 @@ other folds have taught, and loaded ahead where the calibrated confidence exceed
 ahead. `wasted` are loaded agents that did not come next, in kilobytes too.
 
 Agent files are those of FOLDER where they have the name, else files of the sizes that 120 agents of Mycelium have
-(median 7 kB, at most 37 kB), filled with words. Each workflow is gone through with a real registry, a real thread and
-an empty cache. Between a forecast and the agent 20 ms pass; in real workflows it is seconds to minutes. `hidden` is the
-share of the time of loading on demand (measured in a second pass without loading ahead) for which nobody had to wait,
-over all agents that came; `of hits` is that over those that had been loaded ahead. `peak` is the most that the registry
-held, `traced` what Python had allocated at its peak in the longest workflow.
+(median 7 kB, at most 37 kB), filled with words; each names 17 tools of the sizes of Claude Code's. Each workflow is
+gone through with a real registry, a real thread and an empty cache. Between a forecast and the agent 20 ms pass; in
+real workflows it is seconds to minutes. `demand_ms` is the median time of loading on demand what the workflow had not
+loaded before (measured in a second pass without loading ahead): reading, hashing, brief forms. `cold` counts the
+agents of that kind that had been loaded ahead, `hidden` is the share of their time for which nobody had to wait, `all
+hidden` that of all agents that came. `peak` is the most that the registry held, `traced` what Python had allocated at
+its peak in the longest workflow.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import tempfile
 import time
@@ -27,11 +30,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from _harness import Mark, arguments, report
+from _harness import Mark, arguments, percentile, report
 from apportion.compression.loading import MAX_BYTES, EntryKind, Preloader, Registry
 from apportion.models.next_agent import END, NextAgentModel
 from apportion.models.tool_needs import RunTools, folds_of
 from apportion.planner.loading import preload
+from apportion.planner.replay.loading import CLAUDE_CODE_TOOLS, NEW_LIST
 from apportion.telemetry.importers import SkipLog, read_logs
 
 if TYPE_CHECKING:
@@ -54,6 +58,14 @@ class Said(NamedTuple):
 
     step: Step
     forecast: NextForecast
+
+
+class Take(NamedTuple):
+    """How long an agent took to come, whether it had been loaded ahead, and whether anything had to be read."""
+
+    waited_ms: float
+    ahead: bool
+    cold: bool
 
 
 def main() -> None:
@@ -104,15 +116,26 @@ def _write_agents(place: Path, names: set[str], given: Path | None) -> Path:
         digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
         content = known.load(found) if found is not None else _agent(name, int(digest[:8], 16))
         (folder / f"{digest[:16]}.md").write_bytes(content)
-    return folder
+    tools = [_tool(name, sizes[0]) for name, sizes in CLAUDE_CODE_TOOLS.items() if name not in NEW_LIST]
+    (place / "tools.json").write_text(json.dumps({"tools": tools}), encoding="utf-8")
+    return place
+
+
+def _tool(name: str, tokens: int) -> dict[str, Any]:
+    """Return a tool of about so many tokens; every fifth sentence binds, as in those of Claude Code."""
+    said = [f"You {'must' if nth % 5 == 0 else 'may'} do this {nth} times with care." for nth in range(tokens // 11)]
+    return {"name": name, "description": " ".join(said), "input_schema": {"type": "object"}}
 
 
 def _agent(name: str, seed: int) -> bytes:
     drawn = random.Random(seed)  # noqa: S311  (sizes of files)
     words = TEXT.split()
+    tools = ", ".join(tool for tool in CLAUDE_CODE_TOOLS if tool not in NEW_LIST)
     size = min(37_000, round(drawn.lognormvariate(8.87, 0.6)))
     text = " ".join(drawn.choice(words) for _ in range(size // 5))
-    return f"---\nname: {name}\ndescription: For tests.\n---\n{text[:size]}\n".encode("utf-8", "replace")
+    return f"---\nname: {name}\ndescription: For tests.\ntools: {tools}\n---\n{text[:size]}\n".encode(
+        "utf-8", "replace"
+    )
 
 
 def _measured(source: str, said: Sequence[Said], files: Path) -> dict[str, Any]:
@@ -127,12 +150,14 @@ def _measured(source: str, said: Sequence[Said], files: Path) -> dict[str, Any]:
     ahead = [_walked(each, files, loads_ahead=True) for each in workflows.values()]
     demand = [_walked(each, files, loads_ahead=False) for each in workflows.values()]
     sums = {name: sum(walk[name] for walk in ahead) for name in ("agents", "waited", "wasted_bytes")}
+    takes = [
+        take
+        for walk, other in zip(ahead, demand, strict=True)
+        for take in zip(walk["takes"], other["takes"], strict=True)
+    ]
+    colds = [(with_, without.waited_ms) for with_, without in takes if without.cold]
+    hidden = [(with_.waited_ms, ms) for with_, ms in colds if with_.ahead]
     loading = sum(walk["waited"] for walk in demand)
-    demand_of_hits = sum(
-        ms for walk, other in zip(ahead, demand, strict=True)
-        for ms, hit in zip(other["each"], walk["hit_each"], strict=True) if hit
-    )  # fmt: skip
-    waited_hits = sum(ms for walk in ahead for ms, hit in zip(walk["each"], walk["hit_each"], strict=True) if hit)
     agents = round(sums["agents"])
     named = [each for each in said if each.forecast.expected not in {None, END}]
     hits = sum(each.forecast.expected == each.step.name for each in named)
@@ -146,9 +171,10 @@ def _measured(source: str, said: Sequence[Said], files: Path) -> dict[str, Any]:
         "cover": hits / agents if agents else "-",
         "wasted": len(named) - hits,
         "wasted_kB": sums["wasted_bytes"] / 1e3,
-        "demand_ms": loading,
-        "hidden": 1 - sums["waited"] / loading if loading else "-",
-        "of hits": 1 - waited_hits / demand_of_hits if demand_of_hits else "-",
+        "demand_ms": percentile([ms for _, ms in colds], 0.5) if colds else "-",
+        "cold": len(hidden),
+        "hidden": 1 - sum(ms for ms, _ in hidden) / sum(ms for _, ms in hidden) if hidden else "-",
+        "all hidden": 1 - sums["waited"] / loading if loading else "-",
         "peak_kB": max(walk["peak"] for walk in ahead) / 1e3,
         "traced_MB": traced / 1e6,
     }
@@ -158,7 +184,7 @@ def _walked(said: Sequence[Said], files: Path, *, loads_ahead: bool) -> dict[str
     """Go through a workflow: forecast, wait as the log says, and take what came."""
     registry = Registry()
     registry.add(files)
-    each, hit_each = [], []
+    takes: list[Take] = []
     with Preloader(registry) as preloader:
         for step, forecast in said:
             if loads_ahead:
@@ -166,17 +192,16 @@ def _walked(said: Sequence[Said], files: Path, *, loads_ahead: bool) -> dict[str
             time.sleep(GAP_S)
             if step.name == END:
                 continue
-            before = preloader.counts().waited_ms
-            hit_each.append(preloader.take(step.name).ahead)
-            each.append(preloader.counts().waited_ms - before)
+            waited, asked = preloader.counts().waited_ms, registry.counts().misses
+            ahead = preloader.take(step.name).ahead
+            takes.append(Take(preloader.counts().waited_ms - waited, ahead, registry.counts().misses > asked))
     counts = preloader.counts()
     return {
-        "agents": len(each),
+        "agents": len(takes),
         "waited": counts.waited_ms,
         "wasted_bytes": counts.wasted_bytes,
         "peak": counts.peak_bytes,
-        "each": each,
-        "hit_each": hit_each,
+        "takes": takes,
     }
 
 
