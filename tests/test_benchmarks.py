@@ -152,6 +152,14 @@ def test_the_benchmarks_of_deltas_find_them_exact(tmp_path: Path) -> None:
         assert all(mark["holds"] for mark in exact)
 
 
+def test_the_benchmarks_of_loading_report_misses_beside_savings(tmp_path: Path) -> None:
+    for script, columns in (("overhead_share.py", {"of_head", "miss"}), ("preload.py", {"hit", "cover", "hidden"})):
+        log = ROOT / "fixtures" / "logs" / "normalised"
+        done = run(script, log, "--quick", "--json", tmp_path / "result.json")
+        assert done.returncode == 0, done.stderr
+        assert columns <= json.loads((tmp_path / "result.json").read_text())["rows"][0].keys()
+
+
 def test_problems_from_logs_are_skipped_with_a_message_where_there_are_none(harness: Any, tmp_path: Path) -> None:
     assert harness is not None  # puts the benchmarks on the path
     problems = importlib.import_module("_joint_problems")
