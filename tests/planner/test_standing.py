@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime, timedelta
-from typing import Any
-
-import pytest
+from typing import TYPE_CHECKING, Any
 
 from apportion.planner.ahead import Ahead
 from apportion.planner.live import ContextItem
 from apportion.planner.planner import WorkflowPlanner
 from apportion.planner.session import Planner
 from apportion.records import Action, Budget, Kind, Usage
+
+if TYPE_CHECKING:
+    import pytest
 
 MODEL = "claude-sonnet-4-5"
 LOG = "\n".join(f"record {number}: the measured value is {number * 7919}" for number in range(120))
