@@ -41,7 +41,9 @@ AGENTS = 10
 CALLS, QUICK_CALLS = 30, 4
 MODEL = "claude-sonnet-4-5"
 ROOMY, TIGHT = 50_000_000, 0.5
-OUTPUT = "The largest value so far is in the file that was read last; the next one to read is named in its first line. " * 4
+OUTPUT = (
+    "The largest value so far is in the file that was read last; the next one to read is named in its first line. " * 4
+)
 
 
 class Times(NamedTuple):
