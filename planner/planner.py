@@ -469,11 +469,12 @@ class WorkflowPlanner:
         """
         stage = self._current.pop(run_id, None)
         if stage is not None:
-            self._close(self.stages[run_id, stage])
+            self._close((run_id, stage))
 
-    def _close(self, record: StageRecord) -> None:
-        if not record.calls:  # nothing was granted, so there is nothing to learn from
-            del self.stages[record.begun.run_id, record.begun.stage]
+    def _close(self, key: tuple[str, int]) -> None:
+        record = self.stages[key]
+        if not record.calls:  # its calls failed, or were never made: nothing to learn from
+            del self.stages[key]
             return
         record.recorded = record.use
         self._history[kind_of(record.begun)].append(record.recorded)
@@ -508,7 +509,7 @@ class WorkflowPlanner:
         if record is None:
             previous = self._current.get(ask.run_id)
             if previous is not None:
-                self._close(self.stages[ask.run_id, previous])
+                self._close((ask.run_id, previous))
             if ask.role == "main":
                 self._main = ask
             demand = self._forecast(ask, self._expected_prompt(ask, prompt_tokens))

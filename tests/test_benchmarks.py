@@ -131,6 +131,14 @@ def test_the_benchmark_of_human_agreement_sets_the_verdict_beside_baselines(tmp_
     assert any(row["verdict"].startswith("ROUGE-1 recall") for row in result["rows"])
 
 
+def test_the_benchmark_of_overhead_times_sessions_in_process_and_over_http(tmp_path: Path) -> None:
+    done = run("overhead.py", "--quick", "--json", tmp_path / "result.json")
+    assert done.returncode == 0, done.stderr
+    rows = {row["session"]: row for row in json.loads((tmp_path / "result.json").read_text())["rows"]}
+    assert set(rows) == {"off", "ingested", "tight", "back to back", "cold", "ledger", "HTTP off", "HTTP ingested"}
+    assert rows["off"]["cpu ms p50 p95 p99"][0] < rows["cold"]["cpu ms p50 p95 p99"][0]
+
+
 def test_the_benchmark_of_the_cache_finds_nothing_wrong_and_shows_both_replays(tmp_path: Path) -> None:
     done = run("cache.py", ROOT / "fixtures" / "logs" / "normalised", "--quick", "--json", tmp_path / "result.json")
     assert done.returncode == 0, done.stderr
