@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,7 +25,6 @@ from apportion.telemetry.store import TelemetryStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 USAGE = {
     "kind": "usage",
@@ -195,6 +195,14 @@ def test_a_child_of_a_fork_writes_only_its_own_events_and_the_end_of_a_process_w
     assert kinds == ["child", "parent", "parent"]
 
 
+def test_the_example_of_the_page_works(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "telemetry.md").read_text(encoding="utf-8")
+    block = page.partition("## What sessions tell")[2].partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(compile(block, "telemetry.md", "exec"), names)  # noqa: S102  (our own page)
+    assert f"return telemetry.counts.written  # {names['one_call'](tmp_path / 't.db')}" in block
+
+
 # ------------------------------------------------------------------ the store
 
 
@@ -221,6 +229,7 @@ def test_a_store_that_fails_later_loses_events_counts_them_and_tells_when_it_is_
         damaged.close()
     summary = read_summary(path)
     assert summary.losses == (0, 0, 1, 0)
+    assert summary.degraded == {"telemetry: StoreError": 1}
     assert summary.agents[0].calls == 1
 
 
