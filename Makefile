@@ -44,6 +44,7 @@ format: $(VENV)/.installed-dev ## Sort out style and format
 
 docs: $(VENV)/.installed-dev ## Write what is generated in the pages anew, and run the examples of docs/planning.md and docs/compression.md
 	$(BIN)/python docs/update_benchmarks.py
+	$(BIN)/python docs/update_cli.py
 	$(BIN)/python docs/update_report.py
 	$(BIN)/python docs/update_planning.py
 	$(BIN)/python docs/update_compression.py
