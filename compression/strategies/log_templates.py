@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.compression.strategies.lossless import LosslessStrategy, split_form
 from apportion.compression.validation.facts import MAX_ERROR_LINE, error_lines, extract_facts
+from apportion.compression.validation.line_facts import facts_of_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from apportion.compression.strategies.types import Held, Item, Query
 
@@ -49,9 +50,6 @@ ROW_CHARS = 5
 
 LEGEND_CHARS = 16
 """What a template costs in the legend, besides its text."""
-
-MAX_LOST = 64
-"""So many facts at most are looked for in the lines that would hide them."""
 
 MAX_SHARE = 0.97
 """A form that is longer than this share of its text is not looked at further."""
@@ -102,13 +100,10 @@ class LogTemplates(LosslessStrategy):
         form = _form(lines, words, members)
         if form is None or len(form) > MAX_SHARE * len(text):
             return None
-        lost = sorted(fact for fact in _changed_facts(lines, form) if fact not in form)[:MAX_LOST]
-        if not lost:
+        hiding = _hiding(lines, form)
+        if not hiding:
             return form
-        kept = {
-            number: cluster for number, cluster in members.items() if not any(fact in lines[number] for fact in lost)
-        }
-        return _form(lines, words, kept)
+        return _form(lines, words, {number: each for number, each in members.items() if number not in hiding})
 
     def decode(self, form: str, held: Sequence[Held]) -> str:  # noqa: ARG002  (the form says it all)
         """Return the lines, each template filled."""
@@ -132,13 +127,37 @@ def _is_regular(words: Sequence[list[str]]) -> bool:
     return alike >= MIN_REGULAR_SHARE * len(words)
 
 
-def _changed_facts(lines: Sequence[str], form: str) -> frozenset[str]:
-    """Return the facts of lines that became rows, as far as neither rows nor templates state them."""
+def _hiding(lines: Sequence[str], form: str) -> set[int]:
+    """Return the numbers of the lines of which a fact no longer stands whole in any row or template."""
     written = form.split("\n")
     legend, body = written[: -len(lines)], written[-len(lines) :]
-    rows = [(line, row) for line, row in zip(lines, body, strict=True) if not row.startswith(_RAW)]
-    stated = extract_facts("\n".join([*legend, *(row for _, row in rows)]))
-    return extract_facts("\n".join(line for line, _ in rows)) - stated
+    rows = {number: row for number, row in enumerate(body) if not row.startswith(_RAW)}
+    stated = extract_facts("\n".join([*legend, *rows.values()]))
+    found = facts_of_lines([lines[number] for number in rows])
+    unstated = {number: facts - stated for number, facts in zip(rows, found, strict=True) if not facts <= stated}
+    templates = dict(_named(line) for line in legend[1:])
+    signs = dict(zip(rows, _signs(rows.values()), strict=True))
+    shown = {
+        fact
+        for number, facts in unstated.items()
+        for fact in facts
+        if fact in rows[number] or fact in templates[signs[number]]
+    }
+    return {number for number, facts in unstated.items() if not facts <= shown}
+
+
+def _named(line: str) -> tuple[str, str]:
+    """Return the sign of a template in the legend, and its text."""
+    sign, _, text = line.partition(":")
+    return sign, text
+
+
+def _signs(rows: Iterable[str]) -> Iterator[str]:
+    """Yield the sign of the template of each row."""
+    sign = ""
+    for row in rows:
+        sign = row.partition(" ")[0] or sign
+        yield sign
 
 
 def _clusters(words: Sequence[Sequence[str]]) -> dict[int, int]:
