@@ -78,7 +78,7 @@ def find_shapes(values: Sequence[Any]) -> dict[tuple[str, ...], Shape]:
     groups: dict[tuple[str, ...], list[Pairs]] = {}
     for pairs in _objects(values):
         keys = keys_of(pairs)
-        if len(set(keys)) == len(keys):
+        if len(set(keys)) == len(keys) and not _is_ambiguous(pairs, keys):
             groups.setdefault(keys, []).append(pairs)
     shapes: dict[tuple[str, ...], Shape] = {}
     members: list[tuple[Shape, list[Pairs]]] = []
@@ -114,6 +114,11 @@ def keys_of(pairs: Pairs) -> tuple[str, ...]:
         often[key] += 1
         numbered.append(key if often[key] == 1 else f"{key}{AGAIN}{often[key]}")
     return tuple(numbered)
+
+
+def _is_ambiguous(pairs: Pairs, keys: tuple[str, ...]) -> bool:
+    """Say whether an object has a key of its own that looks like one that occurs again."""
+    return any(AGAIN in key and without_number(key, keys) != key for key, _ in pairs)
 
 
 def by_key(pairs: Pairs) -> dict[str, Any]:

@@ -120,7 +120,8 @@ def test_a_key_that_occurs_again_in_each_object_is_a_column_with_a_number() -> N
     form = form_of("\n".join(lines))
     assert form.split("\n")[:3] == ["[json A(id:s|msg:s|id#2:s|id#3:s); @]", "@*A[", "s0|turn 0|s0|t0"]
     form_of("\n".join('{"a":1,"a":2,"a#2":3,"b":4}' for _ in range(6)))  # a name that ours could be taken for
-    form_of("\n".join('{"a#2":3,"a":4}' for _ in range(6)))
+    form_of("\n".join('{"a":"one more","a#2":3,"b":4}' for _ in range(6)))
+    form_of("\n".join('{"a#2":"one more","c#d":3,"b":4}' for _ in range(6)))
     wide = ",".join(f'"k{n}":%d' for n in range(15))
     form_of("\n".join(f'{{{wide % tuple(range(m, m + 15))},"k3":{m}}}' for m in range(4)))
 
