@@ -35,7 +35,7 @@ from platformdirs import user_cache_dir
 from _content import FAMILIES, find_contents
 from _harness import report
 from _peer_worker import PEERS
-from apportion.compression.pipeline import Lossless, apply, load_strategies, restore
+from apportion.compression.pipeline import LEVELS, Lossless, apply, recoverable, restore
 from apportion.compression.strategies.types import Held, Item, Query
 from apportion.compression.validation.facts import extract_facts, missing_facts
 from apportion.tokens import count_tokens
@@ -57,8 +57,8 @@ PACKAGES = {
 }
 """What is installed for a peer, by the beginning of its name."""
 
-OURS = ("lossless", "recoverable")
-"""Our strategies that are compared, where they are installed."""
+OURS = ("lossless", *LEVELS)
+"""Our strategies that are compared."""
 
 GOLD = Path(__file__).parents[1] / "fixtures" / "gold" / "questions.jsonl"
 TASK = "Go on with the work that these results are for."
@@ -145,12 +145,8 @@ def main() -> None:
     asked = _arguments()
     contents = find_contents(asked.paths, per_family=2 if asked.quick else 8)
     answers = _gold_answers()
-    strategies = load_strategies()[0] | {"lossless": Lossless()}
-    results = {
-        f"ours, {name}": [_ours(strategies[name], content, answers) for content in contents]
-        for name in OURS
-        if name in strategies
-    }
+    strategies: dict[str, Strategy] = {"lossless": Lossless(), **{level: recoverable(level) for level in LEVELS}}
+    results = {f"ours, {name}": [_ours(strategies[name], content, answers) for content in contents] for name in OURS}
     base = results["ours, lossless"]
     notes: list[str | None] = ["--quick: 2 contents of each family" if asked.quick else None]
     for name in asked.peers:

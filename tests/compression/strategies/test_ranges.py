@@ -54,7 +54,8 @@ def test_nothing_new_is_cut_and_each_fact_stays_visible_where_none_may_go() -> N
 def test_prose_goes_only_where_it_is_said_elsewhere_in_the_same_words() -> None:
     policy = "\n".join(
         f"The {who} may ask the {whom} to {do} the request and the {whom} may then {do} the {who} instead."
-        for who, whom, do in [("agent", "guest", "change"), ("guest", "owner", "refuse"), ("owner", "agent", "close")] * 2
+        for who, whom, do in [("agent", "guest", "change"), ("guest", "owner", "refuse"), ("owner", "agent", "close")]
+        * 2
     )
     other = " ".join(sorted(policy.split()))  # all of its words, none of its sentences
     assert not cut(policy[: len(policy) // 2], Held("#1", other.encode())).changed
