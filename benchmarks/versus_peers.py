@@ -10,8 +10,8 @@ own processes (`_peer_worker.py`) and is no part of this project.
 distinct lines that are still there: measures that no tool here was made by. *Answers* are those of
 `fixtures/gold/questions.jsonl` that stand word for word in what is left. *Recoverable* counts as visible what a peer
 gave back byte for byte through its handles. *Slower* is the median ratio of its processor time to that of `lossless` on
-the same content. Where a peer saves more with at least as many facts visible, or shows more with as much saved, it is
-listed under *better*.
+the same content. In what a peer is better than `lossless` and `recoverable` is listed under *better*; and where it both
+saves more and shows more than a level of those that leave out more.
 """
 
 from __future__ import annotations
@@ -348,7 +348,8 @@ def better(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
             if theirs["slower"] and theirs["slower"] < ours["slower"]:
                 ahead.append(f"quicker, {theirs['slower']:.2f} of the time of lossless")
             both = theirs["saved %"] >= ours["saved %"] and theirs["visible %"] >= ours["visible %"]
-            if ahead:
+            named = ours["tool"] in {"ours, lossless", "ours, recoverable"} or both
+            if ahead and named:
                 yield f"better than {ours['tool']}{' in both' if both else ''}: {theirs['tool']}: {', '.join(ahead)}"
 
 

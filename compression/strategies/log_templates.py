@@ -19,7 +19,7 @@ from operator import eq
 from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.compression.strategies.lossless import LosslessStrategy, split_form
-from apportion.compression.validation.facts import MAX_ERROR_LINE, error_lines, extract_facts
+from apportion.compression.validation.facts import MAX_ERROR_LINE, error_lines, extract_facts, without_colours
 from apportion.compression.validation.line_facts import facts_of_lines
 
 if TYPE_CHECKING:
@@ -90,10 +90,15 @@ class LogTemplates(LosslessStrategy):
     def encode(self, text: str, item: Item, query: Query) -> str | None:  # noqa: ARG002  (the text says it all)
         """Return the text as rows; a line stays as it is where a fact of it would no longer stand there whole."""
         lines = text.split("\n")
-        if len(lines) < MIN_LINES:
+        if len(lines) < MIN_LINES or _is_table(text, lines):
             return None
-        errors = error_lines(text)
-        words = [[line] if line.strip()[:MAX_ERROR_LINE] in errors else line.split(" ") for line in lines]
+        plain = without_colours(text)
+        errors = error_lines(plain)
+        shown = plain.split("\n") if plain is not text else lines
+        words = [
+            [line] if said.strip()[:MAX_ERROR_LINE] in errors else line.split(" ")
+            for line, said in zip(lines, shown, strict=True)
+        ]
         if len(lines) > 2 * SAMPLE_BLOCKS * BLOCK_LINES and not _is_regular(_sample(words)):
             return None
         members = _with_tails(words, _clusters(words))
@@ -113,6 +118,11 @@ class LogTemplates(LosslessStrategy):
         templates = dict(_read_template(line, hole) for line in lines[:count])
         filler = _Filler(ditto)
         return "\n".join(filler.line(row, templates) for row in lines[count:])
+
+
+def _is_table(text: str, lines: Sequence[str]) -> bool:
+    """Say whether a text is JSON that stands in rows already; rows of rows would be hard to read."""
+    return text.startswith("[json ") and 2 * sum("|" in line for line in lines) > len(lines)
 
 
 def _sample(words: Sequence[list[str]]) -> list[list[str]]:
@@ -275,6 +285,8 @@ def _cut_prefix(prefix: str) -> str:
     """Return as much of a prefix as ends where a fact cannot go on."""
     for end in range(len(prefix), 0, -1):
         sign = prefix[end - 1]
+        if sign == "[" and prefix[end - 2 : end - 1] == "\x1b":
+            continue  # the code of a colour, with a word right behind it
         if sign in _BEFORE or (sign == ":" and end > 1 and prefix[end - 2].isalpha()):
             return prefix[:end]
         if sign == "T" and end > 10 and prefix[end - 11 : end - 1].replace("-", "").isdigit():
