@@ -143,7 +143,10 @@ def _hiding(lines: Sequence[str], form: str) -> set[int]:
     legend, body = written[: -len(lines)], written[-len(lines) :]
     rows = {number: row for number, row in enumerate(body) if not row.startswith(_RAW)}
     stated = extract_facts("\n".join([*legend, *rows.values()]))
-    found = facts_of_lines([lines[number] for number in rows])
+    before = [lines[number] for number in rows]
+    if extract_facts("\n".join(before)) <= stated:
+        return set()
+    found = facts_of_lines(before)
     unstated = {number: facts - stated for number, facts in zip(rows, found, strict=True) if not facts <= stated}
     templates = dict(_named(line) for line in legend[1:])
     signs = dict(zip(rows, _signs(rows.values()), strict=True))
