@@ -93,9 +93,8 @@ class PlannerMiddleware(AgentMiddleware[Any, Any, Any]):
         return response
 
     def _begin(self, request: ModelRequest[Any]) -> tuple[PlannedCall, ModelRequest[Any]]:
-        model = self._model or next(
-            (name for name in (getattr(request.model, key, None) for key in ("model_name", "model")) if name), None
-        )
+        named = (self._model, getattr(request.model, "model_name", None), getattr(request.model, "model", None))
+        model = next((name for name in named if isinstance(name, str)), None)
         call, sent = self.calls.begin(self.agent, request, _rewrite, model=model, expands=bool(self.tools))
         if self.tools and not call.offers_expand:
             sent = sent.override(tools=[tool for tool in sent.tools if getattr(tool, "name", None) != EXPAND])

@@ -11,6 +11,7 @@ changes the messages of `completion`.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from litellm.exceptions import BudgetExceededError
@@ -75,10 +76,8 @@ class PlannerLogger(CustomLogger):
             return None
         agent = str((kwargs.get("metadata") or {}).get(AGENT) or "main")
         tools = [(tool.get("function") or {}).get("name") for tool in kwargs.get("tools") or ()]
-        begin, expands = self.calls.begin, EXPAND in tools
-        call, messages = await asyncio.to_thread(
-            begin, agent, kwargs.get("messages"), _rewrite, model=kwargs.get("model"), expands=expands
-        )
+        begin = partial(self.calls.begin, model=kwargs.get("model"), expands=EXPAND in tools)
+        call, messages = await asyncio.to_thread(begin, agent, kwargs.get("messages"), _rewrite)
         if call.refused:
             session, error = self.calls.session, CallRefusedError(call.refused)
             used, most = session.hand_back.used_usd, session.options.budget.max_usd
@@ -103,7 +102,7 @@ class PlannerLogger(CustomLogger):
 
     async def async_post_call_failure_deployment_hook(
         self, request_data: Any, exception: Any, *_: Any, **__: Any
-    ) -> None:  # noqa: ARG002
+    ) -> None:
         """Give back what is held for an attempt that failed."""
         call = self._open.pop(request_data.get("litellm_call_id"), None)
         if call is not None:

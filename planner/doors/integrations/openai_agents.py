@@ -5,8 +5,8 @@
         await Runner.run(agent, "...", hooks=hooks, run_config=RunConfig(call_model_input_filter=hooks.filter))
 
 Needs the extra `openai-agents`. The SDK's own history keeps the originals. A call that the session defers or aborts
-raises `CallRefusedError`; of an agent used as a tool, the SDK tells the agent that called it. `openai_handoffs.py` is for
-handoffs.
+raises `CallRefusedError`; `as_tool(..., hooks=hooks, failure_error_function=tell_refusal)` tells it to the agent that
+called. `openai_handoffs.py` is for handoffs.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import asyncio
 import json
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from agents import FunctionTool, RunHooks
+from agents import FunctionTool, RunHooks, default_tool_error_function
 
 from apportion.compression.expand_tool import EXPAND_TOOL
-from apportion.planner.doors.integrations.calls import Calls, CallRefusedError, PlannedCall, usage_of
+from apportion.planner.doors.integrations.calls import CallRefusedError, Calls, PlannedCall, usage_of
 from apportion.planner.doors.integrations.pieces import EXPAND, Pieces
 from apportion.records import Kind
 
@@ -72,8 +73,8 @@ class PlannerHooks(RunHooks[Any]):
         named = (self._model, agent.model, getattr(agent.model, "model", None))
         model = next((name for name in named if isinstance(name, str)), None)
         expands = self.calls.enabled and any(tool.name == EXPAND for tool in agent.tools)
-        begin = self.calls.begin
-        call, sent = await asyncio.to_thread(begin, agent.name, data.model_data, _rewrite, model=model, expands=expands)
+        begin = partial(self.calls.begin, model=model, expands=expands)
+        call, sent = await asyncio.to_thread(begin, agent.name, data.model_data, _rewrite)
         if call.refused:
             raise CallRefusedError(call.refused)
         _CALL.set(call)
@@ -106,6 +107,11 @@ class PlannerHooks(RunHooks[Any]):
         schema, text = EXPAND_TOOL["input_schema"], EXPAND_TOOL["description"]
         enabled = self.calls.enabled
         return FunctionTool(EXPAND, text, schema, expand, strict_json_schema=False, is_enabled=enabled)
+
+
+def tell_refusal(context: Any, error: Exception) -> str:
+    """Say why an agent used as a tool was not called; the SDK's own words ask to try again."""
+    return error.message if isinstance(error, CallRefusedError) else default_tool_error_function(context, error)
 
 
 def _rewrite(data: ModelInputData, pieces: Pieces) -> ModelInputData:

@@ -2,8 +2,8 @@
 
     agent = Agent(model, name="writer", capabilities=[PlannerCapability(session)])
 
-Needs the extra `pydantic-ai`. A request that the session defers or aborts raises pydantic-ai's own `UsageLimitExceeded`,
-whose cause is a `CallRefusedError` with the decision.
+Needs the extra `pydantic-ai`. A request that the session defers or aborts raises pydantic-ai's `UsageLimitExceeded`, whose
+cause is a `CallRefusedError` with the decision.
 """
 
 from __future__ import annotations
@@ -12,18 +12,9 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pydantic_ai import messages
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.exceptions import UsageLimitExceeded
-from pydantic_ai.messages import (
-    ModelRequest,
-    ModelResponse,
-    SystemPromptPart,
-    TextPart,
-    ThinkingPart,
-    ToolCallPart,
-    ToolReturnPart,
-    UserPromptPart,
-)
 from pydantic_ai.settings import ModelSettings, merge_model_settings
 from pydantic_ai.tools import Tool
 from pydantic_ai.toolsets import FunctionToolset
@@ -39,7 +30,11 @@ if TYPE_CHECKING:
 
     from apportion.planner.session import Session, Step
 
-_TEXTS = {SystemPromptPart: Kind.SYSTEM, TextPart: Kind.ASSISTANT, ThinkingPart: Kind.THINKING}
+_TEXTS: dict[type, Kind] = {
+    messages.SystemPromptPart: Kind.SYSTEM,
+    messages.TextPart: Kind.ASSISTANT,
+    messages.ThinkingPart: Kind.THINKING,
+}
 
 
 class PlannerCapability(AbstractCapability[Any]):
@@ -94,29 +89,24 @@ class PlannerCapability(AbstractCapability[Any]):
             error = CallRefusedError(call.refused)
             raise UsageLimitExceeded(error.message) from error
         self._open[ctx.run_id] = call
-        parameters, settings = sent.model_request_parameters, sent.model_settings
         if self._expand and not call.offers_expand:
-            tools = [tool for tool in parameters.function_tools if tool.name != EXPAND]
-            parameters = replace(parameters, function_tools=tools)
-        if call.max_output_tokens is not None:
-            most = min(call.max_output_tokens, (settings or {}).get("max_tokens") or call.max_output_tokens)
-            settings = merge_model_settings(settings, ModelSettings(max_tokens=most))
-        return replace(sent, model_request_parameters=parameters, model_settings=settings)
+            tools = [tool for tool in sent.model_request_parameters.function_tools if tool.name != EXPAND]
+            sent = replace(sent, model_request_parameters=replace(sent.model_request_parameters, function_tools=tools))
+        most = call.max_output_tokens
+        if most is not None:
+            most = min(most, (sent.model_settings or {}).get("max_tokens") or most)
+            settings = merge_model_settings(sent.model_settings, ModelSettings(max_tokens=most))
+            sent = replace(sent, model_settings=settings)
+        return sent
 
     async def after_model_request(self, ctx: Any, *, request_context: Any, response: Any) -> Any:  # noqa: ARG002
         """Book what an attempt used."""
-        call = self._open.pop(ctx.run_id, None)
+        call, used = self._open.pop(ctx.run_id, None), response.usage
         if call is not None:
-            used, said = response.usage, Pieces()
-            _message(response, said)
-            usage = usage_of(
-                used.input_tokens,
-                used.output_tokens,
-                cache_read=used.cache_read_tokens,
-                cache_write=used.cache_write_tokens,
-            )
-            final = not response.tool_calls
-            await asyncio.to_thread(self.calls.end, call, usage, said.joined, final=final)
+            _message(response, said := Pieces())
+            read, write = used.cache_read_tokens, used.cache_write_tokens
+            usage = usage_of(used.input_tokens, used.output_tokens, cache_read=read, cache_write=write)
+            await asyncio.to_thread(self.calls.end, call, usage, said.joined, final=not response.tool_calls)
         return response
 
     async def wrap_model_request(self, ctx: Any, *, request_context: Any, handler: Any) -> Any:
@@ -144,7 +134,7 @@ def _rewrite(request: Any, pieces: Pieces) -> Any:
 
 
 def _message(message: Any, pieces: Pieces) -> Any:
-    if not isinstance(message, ModelRequest | ModelResponse):
+    if not isinstance(message, messages.ModelRequest | messages.ModelResponse):
         pieces.other(type(message).__name__)
         return message
     parts = [_part(part, pieces) for part in message.parts]
@@ -155,11 +145,11 @@ def _message(message: Any, pieces: Pieces) -> Any:
 def _part(part: Any, pieces: Pieces) -> Any:
     if type(part) in _TEXTS:
         pieces.text(part.content, _TEXTS[type(part)])
-    elif isinstance(part, UserPromptPart):
+    elif isinstance(part, messages.UserPromptPart):
         pieces.content(part.content, Kind.USER)
-    elif isinstance(part, ToolCallPart):
+    elif isinstance(part, messages.ToolCallPart):
         pieces.text(part.args_as_json_str(), Kind.TOOL_CALL, part.tool_name, part.tool_call_id)
-    elif type(part) is ToolReturnPart and not part.files:
+    elif type(part) is messages.ToolReturnPart and not part.files:
         text = part.model_response_str()
         sent = pieces.text(text, Kind.TOOL_RESULT, part.tool_name, part.tool_call_id, pin=part.outcome != "success")
         return part if sent == text else replace(part, content=sent)

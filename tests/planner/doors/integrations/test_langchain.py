@@ -192,7 +192,7 @@ def test_sub_agents_at_work_together_share_one_budget(lookup: Any, contents: dic
             return str((await agent.ainvoke({"messages": [HumanMessage(question)]}))["messages"][-1].text)
 
         async def main(session: Session) -> list[str]:
-            return await asyncio.gather(*(review(contents["text"], session) for _ in range(6)))
+            return await asyncio.gather(*(review(f"{n}. {contents['text']}", session) for n in range(6)))
 
         with planner.session("w", budget=Budget(max_tokens=40_000)) as session:
             answers = asyncio.run(main(session))
