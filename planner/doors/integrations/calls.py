@@ -14,7 +14,7 @@ import logging
 import threading
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from apportion.errors import ApportionError
@@ -235,10 +235,10 @@ class Calls:
         for call in calls:
             self.fail(call)
 
-    def expand(self, handle: str, text_range: str | None = None) -> str:
-        """Return what a handle stands for, or what is wrong with it, for the agent to read."""
+    def expand_call(self, handle: str = "", range: str | None = None, **_: Any) -> str:  # noqa: A002  (as in the schema)
+        """Carry out a call of `expand`: return what a handle stands for, or in words what is wrong with it."""
         try:
-            return self.session.expand(handle, text_range)
+            return self.session.expand(str(handle), None if range is None else str(range))
         except ApportionError as error:
             return str(error)
 

@@ -59,7 +59,9 @@ class PlannerMiddleware(AgentMiddleware[Any, Any, Any]):
         named = (agent,)
         self.calls = Calls(session, sub_agents=named if sub_agent else (), optional=() if mandatory else named)
         self.agent = agent
-        self.tools: Sequence[Any] = [_expand_tool(self.calls)] if expand and self.calls.enabled else []
+        given = {"description": EXPAND_TOOL["description"], "args_schema": EXPAND_TOOL["input_schema"]}
+        tool = StructuredTool.from_function(self.calls.expand_call, name=EXPAND, **given)
+        self.tools: Sequence[Any] = [tool] if expand and self.calls.enabled else []
         self._model = model
         self._max_tokens = max_tokens
         self._refuse = refuse
@@ -141,11 +143,3 @@ def _message(message: Any, pieces: Pieces) -> Any:
     for call in getattr(message, "tool_calls", ()):
         pieces.text(json.dumps(call["args"], default=str), Kind.TOOL_CALL, call["name"], call["id"])
     return message if content is message.content else message.model_copy(update={"content": content})
-
-
-def _expand_tool(calls: Calls) -> StructuredTool:
-    def expand(handle: str, range: str | None = None) -> str:  # noqa: A002  (the name in the tool's schema)
-        return calls.expand(handle, range)
-
-    schema, text = EXPAND_TOOL["input_schema"], EXPAND_TOOL["description"]
-    return StructuredTool.from_function(expand, name=EXPAND, description=text, args_schema=schema)

@@ -1,4 +1,4 @@
-"""LiteLLM: a logger that plans each call of `acompletion`, of a router and of the proxy; their callers keep the originals.
+"""LiteLLM: a logger that plans each call of `acompletion`, of a router and of the proxy; callers keep the originals.
 
     litellm.callbacks = [PlannerLogger(session)]
     await litellm.acompletion(model, messages=messages, metadata={"apportion_agent": "writer"})
@@ -40,7 +40,7 @@ _MAX = ("max_completion_tokens", "max_tokens")
 class PlannerLogger(CustomLogger):
     """Asks a session before each call, and tells it afterwards what was used.
 
-    An agent that lists `expand_tool` among its tools, and answers its calls by `calls.expand`, may have parts left out.
+    Parts are left out for agents that list `expand_tool` among their tools, and answer it by `calls.expand_call`.
 
     Args:
         session: All agents share it, and so its budget.
@@ -51,6 +51,7 @@ class PlannerLogger(CustomLogger):
     def __init__(self, session: Session, *, sub_agents: Collection[str] = (), optional: Collection[str] = ()) -> None:
         super().__init__()
         self.calls = Calls(session, sub_agents=sub_agents, optional=optional, reports_late=True)
+        self.number = id(self)  # LiteLLM takes loggers for one whose class and public plain attributes are the same
         self._open: dict[str, PlannedCall] = {}
 
     @property
@@ -100,9 +101,7 @@ class PlannerLogger(CustomLogger):
         """Book what a call used that came back as a stream."""
         await self._end(kwargs.get("litellm_call_id"), response_obj)
 
-    async def async_post_call_failure_deployment_hook(
-        self, request_data: Any, exception: Any, *_: Any, **__: Any
-    ) -> None:
+    async def async_post_call_failure_deployment_hook(self, request_data: Any, *_: Any, **__: Any) -> None:
         """Give back what is held for an attempt that failed."""
         call = self._open.pop(request_data.get("litellm_call_id"), None)
         if call is not None:

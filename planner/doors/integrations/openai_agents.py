@@ -101,8 +101,7 @@ class PlannerHooks(RunHooks[Any]):
         """Return the tool by which an agent has back what was left out; without it, nothing is."""
 
         async def expand(_: Any, arguments: str) -> str:
-            given = json.loads(arguments)
-            return self.calls.expand(str(given.get("handle")), given.get("range"))
+            return self.calls.expand_call(**json.loads(arguments))
 
         schema, text = EXPAND_TOOL["input_schema"], EXPAND_TOOL["description"]
         enabled = self.calls.enabled

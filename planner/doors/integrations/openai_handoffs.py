@@ -1,7 +1,7 @@
 """Handoffs of the OpenAI Agents SDK: by a delta where both sides agree on one, else the whole context as always.
 
     deltas = DeltaHandoffs()
-    handoff(tester, input_filter=deltas.filter("writer", "tester", receiver=lambda: Capabilities(True, holds=(digest,))))
+    handoff(tester, input_filter=deltas.filter("writer", "tester", receiver=bridge.capabilities))
 
 Models keep no state: a delta is of use where what reads the input of the next agent is a bridge to somebody who holds
 the earlier context, for example a `Model` of yours that speaks to a remote agent. Needs the extra `openai-agents`.

@@ -82,7 +82,7 @@ class Pieces:
     def _part(self, part: Any, kind: Kind, name: str | None, link: str | None) -> Any:
         if isinstance(part, str):
             return self.text(part, kind, name, link)
-        what = part.get("type", "unknown") if isinstance(part, dict) else type(part).__name__
+        what = str(part.get("type", "unknown")) if isinstance(part, dict) else type(part).__name__
         field = TEXT_FIELDS.get(what, "")
         text = part.get(field) if field else None
         if not isinstance(text, str):

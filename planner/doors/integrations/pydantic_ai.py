@@ -2,20 +2,20 @@
 
     agent = Agent(model, name="writer", capabilities=[PlannerCapability(session)])
 
-Needs the extra `pydantic-ai`. A request that the session defers or aborts raises pydantic-ai's `UsageLimitExceeded`, whose
-cause is a `CallRefusedError` with the decision.
+Needs the extra `pydantic-ai`. A request that the session defers or aborts raises `UsageLimitExceeded` of pydantic-ai,
+whose cause is a `CallRefusedError` with the decision.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic_ai import messages
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.exceptions import UsageLimitExceeded
-from pydantic_ai.settings import ModelSettings, merge_model_settings
 from pydantic_ai.tools import Tool
 from pydantic_ai.toolsets import FunctionToolset
 
@@ -30,11 +30,8 @@ if TYPE_CHECKING:
 
     from apportion.planner.session import Session, Step
 
-_TEXTS: dict[type, Kind] = {
-    messages.SystemPromptPart: Kind.SYSTEM,
-    messages.TextPart: Kind.ASSISTANT,
-    messages.ThinkingPart: Kind.THINKING,
-}
+_TEXTS = {messages.SystemPromptPart: Kind.SYSTEM, messages.TextPart: Kind.ASSISTANT}
+_TEXTS |= {messages.ThinkingPart: Kind.THINKING}
 
 
 class PlannerCapability(AbstractCapability[Any]):
@@ -65,14 +62,9 @@ class PlannerCapability(AbstractCapability[Any]):
 
     def get_toolset(self) -> FunctionToolset[Any] | None:
         """Return the tool `expand`; requests show it only once something was left out."""
-        if not self._expand:
-            return None
-
-        def expand(handle: str, range: str | None = None) -> str:  # noqa: A002  (the name in the tool's schema)
-            return self.calls.expand(handle, range)
-
         schema, text = EXPAND_TOOL["input_schema"], EXPAND_TOOL["description"]
-        return FunctionToolset([Tool.from_schema(expand, EXPAND, text, schema)])
+        tool: Any = Tool.from_schema(self.calls.expand_call, EXPAND, text, schema)
+        return FunctionToolset([tool]) if self._expand else None
 
     async def prepare_model_request(self, ctx: Any, request_context: Any) -> Any:
         """Plan an attempt at a request.
@@ -82,9 +74,9 @@ class PlannerCapability(AbstractCapability[Any]):
         """
         agent = (ctx.agent and ctx.agent.name) or "main"
         model = self._model or request_context.model.model_name
-        begin = self.calls.begin
         self._release(ctx)
-        call, sent = await asyncio.to_thread(begin, agent, request_context, _rewrite, model=model, expands=self._expand)
+        begin = partial(self.calls.begin, model=model, expands=self._expand)
+        call, sent = await asyncio.to_thread(begin, agent, request_context, _rewrite)
         if call.refused:
             error = CallRefusedError(call.refused)
             raise UsageLimitExceeded(error.message) from error
@@ -95,8 +87,7 @@ class PlannerCapability(AbstractCapability[Any]):
         most = call.max_output_tokens
         if most is not None:
             most = min(most, (sent.model_settings or {}).get("max_tokens") or most)
-            settings = merge_model_settings(sent.model_settings, ModelSettings(max_tokens=most))
-            sent = replace(sent, model_settings=settings)
+            sent = replace(sent, model_settings={**(sent.model_settings or {}), "max_tokens": most})
         return sent
 
     async def after_model_request(self, ctx: Any, *, request_context: Any, response: Any) -> Any:  # noqa: ARG002

@@ -55,7 +55,13 @@ class PretendedModel(BaseChatModel):
             raise answer
         return answer
 
-    def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **options: Any) -> ChatResult:
+    def _generate(
+        self,
+        messages: Any,
+        stop: Any = None,  # noqa: ARG002
+        run_manager: Any = None,  # noqa: ARG002
+        **options: Any,
+    ) -> ChatResult:
         return ChatResult(generations=[ChatGeneration(message=self._answer(messages, options))])
 
     @property
@@ -75,7 +81,13 @@ class PretendedModel(BaseChatModel):
 
 
 class StreamingModel(PretendedModel):
-    def _stream(self, messages: Any, stop: Any = None, run_manager: Any = None, **options: Any) -> Iterator[Any]:
+    def _stream(
+        self,
+        messages: Any,
+        stop: Any = None,  # noqa: ARG002
+        run_manager: Any = None,  # noqa: ARG002
+        **options: Any,
+    ) -> Iterator[Any]:
         answer = self._answer(messages, options)
         for word in str(answer.content).split(" "):
             yield ChatGenerationChunk(message=AIMessageChunk(content=word, tool_call_chunks=[]))

@@ -59,14 +59,26 @@ class PretendedModel(Model):
         ]
 
     async def get_response(
-        self, system_instructions: Any, input: Any, model_settings: Any, tools: Any, *_: Any, **__: Any
+        self,
+        system_instructions: Any,
+        input: Any,  # noqa: A002
+        model_settings: Any,
+        tools: Any,
+        *_: Any,
+        **__: Any,
     ) -> ModelResponse:
         output = self._output(request_of(system_instructions, input, model_settings, tools))
         used = Usage(requests=1, input_tokens=1_000, output_tokens=20, total_tokens=1_020)
         return ModelResponse(output=output, usage=used, response_id=None)
 
     async def stream_response(
-        self, system_instructions: Any, input: Any, model_settings: Any, tools: Any, *_: Any, **__: Any
+        self,
+        system_instructions: Any,
+        input: Any,  # noqa: A002
+        model_settings: Any,
+        tools: Any,
+        *_: Any,
+        **__: Any,
     ) -> AsyncIterator[Any]:
         output = self._output(request_of(system_instructions, input, model_settings, tools))
         details: dict[str, Any] = {
@@ -191,9 +203,11 @@ def test_a_budget_that_is_used_up_raises_the_decision(
     planner: Planner, lookup: Any, optional: tuple[str, ...], decision: Decision
 ) -> None:
     model = PretendedModel(*lookups("text"))
-    with planner.session("w", budget=Budget(max_tokens=1_040)) as session:
-        with pytest.raises(CallRefusedError, match="writer") as refused:
-            asyncio.run(run(agent_of(model, lookup), PlannerHooks(session, optional=optional)))
+    with (
+        planner.session("w", budget=Budget(max_tokens=1_040)) as session,
+        pytest.raises(CallRefusedError, match="writer") as refused,
+    ):
+        asyncio.run(run(agent_of(model, lookup), PlannerHooks(session, optional=optional)))
     assert refused.value.step.decision is decision
     assert len(model.requests) == 1
 
@@ -271,7 +285,7 @@ def test_an_error_in_the_planner_lets_the_original_through(planner: Planner, loo
 
 def test_a_call_that_fails_gives_back_what_was_held(tmp_path: Path) -> None:
     class Failing(PretendedModel):
-        def _output(self, request: dict[str, Any]) -> list[Any]:
+        def _output(self, request: dict[str, Any]) -> list[Any]:  # noqa: ARG002
             raise ConnectionError("cut off")
 
     async def main(session: Session) -> None:

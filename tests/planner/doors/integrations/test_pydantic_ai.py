@@ -69,10 +69,9 @@ class PretendedModel:
     @property
     def bytes(self) -> list[tuple[Any, ...]]:
         """Each request as JSON, without times and the numbers of runs."""
-        hidden = {"timestamp", "run_id", "conversation_id"}
+        hidden, dump = {"timestamp", "run_id", "conversation_id"}, ModelMessagesTypeAdapter.dump_python
         return [
-            (_without(ModelMessagesTypeAdapter.dump_python(messages, mode="json"), hidden), info.function_tools)
-            + (info.model_settings, info.instructions)
+            (_without(dump(messages, mode="json"), hidden), info.function_tools, info.model_settings, info.instructions)
             for messages, info in self.requests
         ]
 
