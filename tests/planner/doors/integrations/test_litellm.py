@@ -43,7 +43,7 @@ class Key(NamedTuple):
     key_alias: str | None
 
 
-class Provider(litellm.CustomLLM):  # type: ignore[misc, name-defined]
+class Provider(litellm.CustomLLM):
     """Says that it is done, and keeps each request."""
 
     def __init__(self) -> None:
