@@ -173,10 +173,11 @@ class FakeApi:
 def _events(message: dict[str, Any], blocks: list[Block], reason: str) -> Iterator[dict[str, Any]]:
     yield {"type": "message_start", "message": message}
     for index, block in enumerate(blocks):
+        start: dict[str, Any]
         if block["type"] == "text":
             start, delta = {"type": "text", "text": ""}, {"type": "text_delta", "text": block["text"]}
         else:
-            start = {**block, "input": {}}
+            start = dict(block, input={})
             delta = {"type": "input_json_delta", "partial_json": json.dumps(block["input"])}
         yield {"type": "content_block_start", "index": index, "content_block": start}
         yield {"type": "content_block_delta", "index": index, "delta": delta}

@@ -115,7 +115,7 @@ def with_http(hooks: dict[str, Any], url: str) -> dict[str, Any]:
     ask = {
         "type": "http",
         "url": url.rstrip("/") + PATH,
-        "timeout": 10,
+        "timeout": 6,
         "headers": {"Authorization": "Bearer $CC_APPORTION_TOKEN"},
         "allowedEnvVars": ["CC_APPORTION_TOKEN"],
     }
