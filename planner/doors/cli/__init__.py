@@ -12,6 +12,7 @@ import typer
 
 from apportion.errors import ApportionError
 from apportion.planner.doors.cli import (
+    claude_code,
     compress,
     config,
     demo,
@@ -95,6 +96,7 @@ for module in (
     mcp,
     demo,
     serve,
+    claude_code,
 ):
     module.register(app)
 

@@ -1,0 +1,134 @@
+"""The way in for hooks: a route for the resident planner, and the state behind it.
+
+with open_state() as state:
+    app = Starlette(routes=[route(state)])          # behind a guard that checks token and origin
+    more = [operation(state)]                       # or, for the resident planner's own table
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from apportion.planner.doors.claude_code.hooks import SELECT, HookState, answer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+    from apportion.planner.doors.claude_code.agents import Simplified
+
+PATH: Final = "/hooks/claude-code"
+"""Where hooks are posted to."""
+
+MAX_BODY_BYTES = 8 * 2**20
+"""Bytes of the largest hook: results of tools may be long. Larger ones are answered with `{}`."""
+
+OFF_FILE: Final = "claude-code.off"
+"""File beside the telemetry store that switches the plugin off."""
+
+
+def off_file() -> Path:
+    """Return the file that switches the plugin off while it exists."""
+    from apportion.settings import load_settings
+
+    return load_settings().settings.telemetry.database.with_name(OFF_FILE)
+
+
+@contextmanager
+def open_state(
+    *,
+    originals: Path | None = None,
+    ledger: str | Path | None = None,
+    budget_tokens: int | None = None,
+    simplified: Simplified | None = None,
+) -> Iterator[HookState]:
+    """Open what hooks are answered with: by default the same files as the command line and the MCP server.
+
+    Args:
+        originals: File of the store of originals.
+        ledger: File or address of the ledger.
+        budget_tokens: What the sub-agents of each conversation may use together, or `None`.
+        simplified: How they run when little of it is left.
+
+    Raises:
+        StoreError: A file cannot be opened.
+    """
+    from apportion.planner.doors.cli._compression import opened_originals, originals_path
+    from apportion.planner.ledger import Ledger
+    from apportion.planner.planner import PlanOptions
+    from apportion.planner.session import Planner
+    from apportion.settings import load_settings
+
+    settings = load_settings().settings
+    with ExitStack() as opened:
+        store = opened.enter_context(opened_originals(originals_path(originals), create=True))
+        books = opened.enter_context(
+            Ledger(ledger or settings.telemetry.database.with_name("ledger.db"), on_store_failure="open")
+        )
+        options = PlanOptions(
+            target_reduction=settings.token_optimization.target_reduction,
+            enabled=settings.token_optimization.enabled,
+            select=SELECT,
+        )
+        planner = Planner(options, store=store, ledger=books, framework="claude_code")
+        state = HookState(planner, budget_tokens=budget_tokens, simplified=simplified, off_file=off_file())
+        opened.callback(state.close)
+        yield state
+
+
+def answered(body: bytes, state: HookState) -> bytes:
+    """Answer the body of a request; never raises, and says `{}` to what is no hook."""
+    try:
+        given = json.loads(body)
+    except (ValueError, RecursionError):
+        return b"{}"
+    try:
+        return json.dumps(answer(given, state), separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError):
+        return b"{}"
+
+
+def route(state: HookState) -> Route:
+    """Return the route that answers hooks, for a Starlette application; the work is done in a thread."""
+    import anyio.to_thread
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+    async def endpoint(request: Request) -> Response:
+        parts, size = [], 0
+        async for part in request.stream():
+            size += len(part)
+            if size <= MAX_BODY_BYTES:
+                parts.append(part)
+        body = b"".join(parts) if size <= MAX_BODY_BYTES else b""
+        return Response(await anyio.to_thread.run_sync(answered, body, state), media_type="application/json")
+
+    return Route(PATH, endpoint, methods=["POST"])
+
+
+def operation(opened: ExitStack, **options: Any) -> Any:
+    """Return the same as an operation of the resident planner (`doors/http/operations.py`), for its `more`.
+
+    Args:
+        opened: Closes the state in the end; it is opened by the first hook.
+        options: As for `open_state`.
+    """
+    from apportion.planner.doors.http.operations import Operation  # type: ignore[import-not-found, unused-ignore]
+
+    lock = threading.Lock()
+    states: list[HookState] = []
+
+    def run(_service: object, given: dict[str, Any], _path: Mapping[str, str]) -> dict[str, Any]:
+        with lock:
+            if not states:
+                states.append(opened.enter_context(open_state(**options)))
+        return answer(given, states[0])
+
+    return Operation("POST", PATH, "Answer a hook of Claude Code", run)
