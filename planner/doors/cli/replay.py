@@ -59,7 +59,7 @@ Examples:
   apportion replay session.jsonl.gz --json report.json --html report.html
   apportion replay logs/ --budget-tokens 2000000 --target-reduction 0.5
   apportion replay logs/ --against rule-a --against clear-10
-  apportion replay session.jsonl --html report.html --show-content --keep-originals
+  apportion replay logs/ --html report.html --show-content
 
 \b
 Baselines for --against, each replayed on the same logs and billed alike:

@@ -344,14 +344,14 @@ def test_baselines_stand_beside_the_plan_for_everything_and_for_each_source(
     assert "Against simple rules" not in Page(to_html(large_report)).text
 
 
-def test_content_and_handles_are_shown_only_where_the_report_holds_them(large_report: ReplayReport) -> None:
-    piece = large_report.left_out[0]
-    without = Page(to_html(large_report)).text
+def test_content_and_handles_are_shown_only_where_the_report_holds_them(tiny_report: ReplayReport) -> None:
+    piece = tiny_report.left_out[0]
+    without = Page(to_html(tiny_report)).text
     assert "not in this report; replay with --show-content" in without
     assert "not kept; replay with --keep-originals" in without
     assert "apportion expand h:" not in without
     held = piece.model_copy(update={"head": "first line\n\tsecond <b>line</b>", "handle": "h:1234abcd"})
-    page = Page(to_html(large_report.model_copy(update={"left_out": [held], "left_out_pieces": 1})))
+    page = Page(to_html(tiny_report.model_copy(update={"left_out": [held], "left_out_pieces": 1})))
     assert "first line\n    second <b>line</b>\n" in page.text
     assert "apportion expand h:1234abcd" in page.text
     assert "--show-content" not in page.text
