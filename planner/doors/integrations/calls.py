@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from apportion.errors import ApportionError
+from apportion.errors import ApportionError, BudgetExhaustedError, StoreError
 from apportion.planner.doors.integrations.pieces import Pieces
 from apportion.planner.session import Decision, Session, Step
 from apportion.records import Kind, Usage
@@ -58,7 +58,7 @@ class CallRefusedError(ApportionError):
 
 def refusal(step: Step) -> str:
     """Say in one sentence, without a full stop, what the session decided and why."""
-    done = "deferred" if step.decision is Decision.DEFER else "aborted"
+    done = {Decision.DEFER: "deferred", Decision.ABORT: "aborted"}.get(step.decision, "refused")
     return f"The call of '{step.agent}' is {done}: {'; '.join(step.reasons) or 'no reason is given'}"
 
 
@@ -91,6 +91,7 @@ class PlannedCall:
         offers_expand: Whether the request has to offer the tool `expand`.
         flags: What is not as it should be; empty if nothing.
         usage: What the call used; `None` while it is not known.
+        model: The model that was asked for.
     """
 
     agent: str
@@ -101,6 +102,7 @@ class PlannedCall:
     offers_expand: bool = False
     flags: tuple[str, ...] = ()
     usage: Usage | None = None
+    model: str | None = None
 
     @property
     def refused(self) -> Step | None:
@@ -169,7 +171,9 @@ class Calls:
         model: str | None = None,
         expands: bool = False,
     ) -> tuple[PlannedCall, T]:
-        """Plan a call; return it with what is to be sent, the request itself where nothing changes. Never raises.
+        """Plan a call; return it with what is to be sent, the request itself where nothing changes.
+
+        What goes wrong lets the original through; what the user wants to stop the work does stop it.
 
         Args:
             agent: Its name.
@@ -177,6 +181,10 @@ class Calls:
             rewrite: Gives the texts of a request to `Pieces`, and returns it with what comes back.
             model: The model that is called.
             expands: Whether the agent can be offered `expand`.
+
+        Raises:
+            BudgetExhaustedError: It does not fit, and a policy says to abort.
+            StoreError: The ledger cannot be used, and is set to let nothing through then.
         """
         try:
             rewrite(request, read := Pieces())
@@ -193,13 +201,15 @@ class Calls:
             )
             changed = step.runs and any(new != old.content for new, old in zip(step.contents, read.items, strict=True))
             sent = rewrite(request, Pieces(iter(step.contents))) if changed else request
+        except (BudgetExhaustedError, StoreError):
+            raise
         except Exception as error:  # noqa: BLE001  (planning must never stand in the way of the work)
             flag = f"{UNPLANNED}: {type(error).__name__}: {error}"
             LOG.warning("%s: %s", agent, flag)
-            return PlannedCall(agent, flags=(flag,)), request
+            return PlannedCall(agent, flags=(flag,), model=model), request
         run.offers = expands and (run.offers or step.offers_expand)
         flags = step.reasons + tuple(f"{n} x {what} passed on, not counted" for what, n in read.unread.items())
-        call = PlannedCall(agent, run.run_id, step, step.contents, dict(read.unread), run.offers, flags)
+        call = PlannedCall(agent, run.run_id, step, step.contents, dict(read.unread), run.offers, flags, model=model)
         with self._lock:
             if step.runs:
                 run.call, self._open[step.number] = call, (call, run)
@@ -214,7 +224,7 @@ class Calls:
             call: What `begin` returned.
             usage: What the response says; where it says nothing, the usage is estimated from the texts.
             output: What the model wrote.
-            final: Whether the run has ended with it.
+            final: Whether it is an answer: a sub-agent has ended then.
         """
         flags = call.flags
         if usage is None:
@@ -243,18 +253,21 @@ class Calls:
             return str(error)
 
     def _book(self, call: PlannedCall, output: str, *, final: bool) -> None:
-        step = call.step or Step(call.agent, call.run_id or call.agent, 0, Decision.RUN)
+        step = call.step
         with self._lock:
-            begun = self._open.pop(step.number, None)
-            if begun is None and call.step is not None:
+            begun = None if step is None else self._open.pop(step.number, None)
+            if begun is None and step is not None:
                 return
             if begun is not None and begun[1].call is begun[0]:
                 begun[1].call = None
             self.done.append(replace(call, texts=()))
         try:
-            self.session.after(step, call.usage, output=output)
-            if final:
-                self.session.finished(step.run_id)
+            if step is not None:
+                self.session.after(step, call.usage, output=output)
+            elif call.usage is not None:
+                self.session.spend(call.usage, agent=call.agent, model=call.model)
+            if final and call.agent in self._sub_agents:
+                self.session.finished(call.run_id)
         except Exception:
             LOG.warning("%s: the usage could not be booked", call.agent, exc_info=True)
 

@@ -22,7 +22,6 @@ from pydantic_ai.toolsets import FunctionToolset
 from apportion.compression.expand_tool import EXPAND_TOOL
 from apportion.planner.doors.integrations.calls import CallRefusedError, Calls, PlannedCall, usage_of
 from apportion.planner.doors.integrations.pieces import EXPAND, Pieces
-from apportion.planner.limits import Limits
 from apportion.records import Kind
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ class PlannerCapability(AbstractCapability[Any]):
 
 def usage_limits(step: Step) -> Any:
     """Return pydantic-ai's `UsageLimits` for a run that was planned as one step, such as that of a sub-agent."""
-    return Limits(tokens=step.allocated_tokens, work_tokens=step.max_output_tokens).as_pydantic_ai()
+    return step.limits.as_pydantic_ai()
 
 
 def _rewrite(request: Any, pieces: Pieces) -> Any:
