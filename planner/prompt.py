@@ -11,6 +11,8 @@ import numpy as np
 from apportion.records import Action, Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from numpy.typing import ArrayLike, NDArray
 
 REPLACEABLE_KINDS = frozenset({Kind.TOOL_RESULT, Kind.HANDOFF_RESULT})
@@ -46,6 +48,9 @@ _COLUMNS: dict[str, type[np.generic]] = {
     "structured": np.float64,
     "selected": np.float64,
     "selected_need": np.float64,
+    "referred": np.float64,
+    "owed": np.float64,
+    "viewed": np.int64,
 }
 
 
@@ -77,10 +82,15 @@ class PlannedPrompt:
         structured: Provider tokens of the shortest lossless form, the original included.
         selected: The same of the form that leaves parts out behind a handle; not less where there is none.
         selected_need: Probability that what that form leaves out is needed.
+        referred: Provider tokens of the form that refers to earlier rows; not less than the others where there is none.
+        owed: Tokens by which later rows grow once this one no longer stands literally: they refer to it.
+        viewed: Number of the run's call that sent it first, or that sent a reference to it last.
     """
 
     def __init__(self) -> None:
         self._size = 0
+        self._offers: dict[int, Mapping[int, float]] = {}
+        self._relies: dict[int, Mapping[int, float]] = {}
         self._data: dict[str, NDArray[Any]] = {name: np.zeros(64, dtype=kind) for name, kind in _COLUMNS.items()}
         self._of_path: dict[str, int] = {}
         self.changed_from = 0
@@ -107,8 +117,14 @@ class PlannedPrompt:
         structured: float | None = None,
         selected: float | None = None,
         selected_need: float = 0.0,
+        referred: float | None = None,
+        owed: Mapping[int, float] | None = None,
     ) -> int:
-        """Add an item at the end, whole, and return its position."""
+        """Add an item at the end, whole, and return its position.
+
+        The arguments are its columns, and `owed`: by earlier row, the tokens by which its form with references grows
+        once that row no longer stands literally.
+        """
         if self._size == len(self._data["piece"]):
             for name, column in self._data.items():
                 self._data[name] = np.concatenate((column, np.zeros_like(column)))
@@ -116,13 +132,17 @@ class PlannedPrompt:
         self._size += 1
         shorter = tokens if structured is None else structured
         forms = (shorter, shorter if selected is None else selected, selected_need)
+        forms = (*forms, shorter if referred is None else referred, 0.0, born)
         values = (piece, logged, visible, tokens, tokens, born, born, 0, need, False, maskable, _KEEP, copy, *forms)
         for column, value in zip(self._data.values(), values, strict=True):
             column[row] = value
+        if owed:
+            self._offers[row] = owed
         return row
 
     def replace(self, row: int, action: Action, *, visible: int, tokens: float) -> None:
-        """Send another form of an item from now on: a stub, a reference, or nothing."""
+        """Send another form of an item from now on: a stub, or nothing; what it referred to is free of it."""
+        self.free(row)
         self._data["visible"][row] = visible
         self._data["tokens"][row] = tokens
         self._data["form"][row] = _ACTIONS.index(action)
@@ -135,6 +155,34 @@ class PlannedPrompt:
         self._data["tokens"][row] = tokens
         self._data["form"][row] = _ACTIONS.index(action)
         self.changed_from = min(self.changed_from, row)
+
+    def refer(self, row: int, *, visible: int, tokens: float) -> None:
+        """Send a new item as references to earlier rows, which are thereby used again."""
+        self.shorten(row, Action.REFERENCE, visible=visible, tokens=tokens)
+        self._relies[row] = self.owed_by(row)
+        for source, grows in self._relies[row].items():
+            self._data["owed"][source] += grows
+            self._data["viewed"][source] = self._data["born"][row]
+            self.touch(source, int(self._data["born"][row]))
+
+    def owed_by(self, row: int) -> Mapping[int, float]:
+        """Return by how much an item's form with references grows once earlier rows no longer stand literally."""
+        return self._offers.get(row, {})
+
+    def unfold(self, row: int, *, visible: int, tokens: float) -> None:
+        """Send an item whole that referred to earlier rows."""
+        self.free(row)
+        self.shorten(row, Action.KEEP, visible=visible, tokens=tokens)
+
+    def free(self, row: int) -> None:
+        """Note that an item refers to nothing any more."""
+        for source, grows in self._relies.pop(row, {}).items():
+            self._data["owed"][source] = max(0.0, self._data["owed"][source] - grows)
+
+    def relying_on(self, rows: Iterable[int]) -> list[int]:
+        """Return the items that refer to any of these rows, increasing."""
+        gone = set(rows)
+        return sorted(row for row, sources in self._relies.items() if not gone.isdisjoint(sources))
 
     def touch(self, row: int, call: int) -> None:
         """Note that the output of a call quoted an item: what was just used is likely to be used again."""
@@ -168,6 +216,9 @@ class PlannedPrompt:
             DroppedItem(int(self._data["piece"][row]), int(self._data["visible"][row]), self.action(row))
             for row in range(first, self._size)
         ]
+        for row in range(first, self._size):
+            self.free(row)
+            self._offers.pop(row, None)
         self._size = first
         self._of_path = {path: row for path, row in self._of_path.items() if row < first}
         self.changed_from = min(self.changed_from, first)
@@ -186,9 +237,10 @@ class PlannedPrompt:
         return bool(self._data["form"][row] in {_KEEP, _STRUCTURE})
 
     def structured_away(self) -> NDArray[np.float64]:
-        """Return for each item the provider tokens that its lossless form saves; 0 where it is sent in another form."""
+        """Return for each item the provider tokens that its lossless form saves; 0 where something is left out."""
         saved: NDArray[np.float64] = self.column("full_tokens") - self.column("tokens")
-        return np.where(self.column("form") == _STRUCTURE, saved, 0.0)
+        lossless = np.isin(self.column("form"), (_STRUCTURE, _REFERENCE))
+        return np.where(lossless, saved, 0.0)
 
     def need_at(self, call: int) -> NDArray[np.float64]:
         """Return for each item the probability that it is needed again if it is masked before a call of the run."""

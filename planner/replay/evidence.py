@@ -96,6 +96,12 @@ class Evidence:
             window_count=window_count,
         )
 
+    def add_form(self, piece: int, text: str) -> int:
+        """Add a form of a piece that shows all of it, part of it by reference, and return its index."""
+        self.piece_facts.append(_shown_facts(self.piece_facts[piece], self.facts, text))
+        self.piece_windows.append(self.piece_windows[piece])
+        return len(self.piece_facts) - 1
+
 
 def quotable(kind: Kind, content: str) -> str:
     """Return the text in which quotes are looked for.

@@ -6,13 +6,15 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from apportion.compression.actions import Rendered, render, restore
+from apportion.compression.actions import Rendered, reference, render, restore
 from apportion.compression.expand_tool import expand_schema, reads_files
 from apportion.compression.store import Handle
 from apportion.errors import StoreError
+from apportion.planner.held import HeldTexts, refer, shows_lines, written_by
 from apportion.planner.masking import EXPANSION_OUTPUT_TOKENS
 from apportion.planner.prompt import (
     MIN_REPLACED_TOKENS,
+    REFERENCE_TOKENS,
     REPLACEABLE_KINDS,
     STUB_TOKENS,
     PlannedPrompt,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from apportion.compression.store import HandleStore
     from apportion.compression.strategies.types import Outcome
     from apportion.planner.forms import Forms
+    from apportion.planner.held import Referred
     from apportion.planner.masking import TokenPrices
     from apportion.planner.planner import Birth
     from apportion.planner.replay.context import LoggedCall
@@ -152,12 +155,17 @@ class RunReplay:
         self._dropped: set[int] = set()
         self._verified: dict[str, bytes] = {}
         self._held: dict[str | None, tuple[int, int]] = {}
+        self._refers = forms is not None
+        self._literal = HeldTexts()
+        self._referred: dict[int, Referred] = {}
+        self._whole: dict[int, int] = {}
+        self._held_rows = 0
         self._forms = {} if forms is None else dict(self._shorter_forms(forms, calls))
         self._evidence = RunEvidence(log, calls, self._forms)
 
     def close(self) -> None:
         """Free what only further calls would need."""
-        del self._evidence, self._copies
+        del self._evidence, self._copies, self._literal
 
     @property
     def prices(self) -> TokenPrices:
@@ -185,11 +193,10 @@ class RunReplay:
         self.may_mask_now = self._may_mask and (self._offered or self._reads_files or self._may_offer(call))
 
     def bear(self, births: Iterable[Birth]) -> None:
-        """Let new items enter as planned: as references to earlier copies, which then stay, or in a shorter form."""
+        """Let new items enter as planned: as references to what stands literally before them, or in a shorter form."""
         for birth in births:
             if birth.action is Action.REFERENCE:
-                self.prompt.pin(birth.copy)
-                self._replace(birth.row, Action.REFERENCE, copy=birth.copy)
+                self._refer(birth.row, birth.copy)
             else:
                 self._shorten(birth.row, birth.action)
 
@@ -199,7 +206,9 @@ class RunReplay:
         if not (self._offered or self._reads_files or self._worth_a_tool(chosen)):
             return
         for row in chosen:
-            self._replace(row, Action.MASK)
+            self._mask(row)
+        for row in self.prompt.relying_on(row for row in chosen if self.prompt.action(row) is Action.MASK):
+            self._unfold(row)
 
     def drop(self, rows: Iterable[int]) -> None:
         """Leave items out without a handle: what they hold cannot come back."""
@@ -224,6 +233,7 @@ class RunReplay:
         self._count_prefix(kept, splits[0], call)
         output = self._output_tokens(call)
         self.prompt.sent()
+        self._hold_new()
         extra = self._expand_quoted(call, heads[1], scale)
         self._note_uses(call)
         self._previous_tokens = (self._logged_tokens, self._planned_tokens())
@@ -330,10 +340,12 @@ class RunReplay:
             self._by_kind[1][kind] -= item.visible
             if item.piece == FETCH:
                 continue
-            if item.action not in {Action.MASK, Action.REFERENCE}:
+            if item.action is not Action.MASK:
                 self._evidence.leave_planned(item.piece, item.action)
             if self._found.get(row, True):
                 self._evidence.lose(item.piece)
+        self._literal.truncate(len(self.prompt))
+        self._held_rows = min(self._held_rows, len(self.prompt))
         self._forget_dropped()
 
     def _forget_dropped(self) -> None:
@@ -344,12 +356,13 @@ class RunReplay:
         self._stubs = {row: stub for row, stub in self._stubs.items() if row < len(pieces)}
         self._handles = {row: handle for row, handle in self._handles.items() if row < len(pieces)}
         self._found = {row: found for row, found in self._found.items() if row < len(pieces)}
+        self._whole = {row: copy for row, copy in self._whole.items() if row < len(pieces)}
         self._rows, self._hidden = {}, {}
         for row, piece in enumerate(pieces):
             if piece == FETCH:
                 continue
             self._rows[piece] = row
-            if self.prompt.shown(row):
+            if self.prompt.shown(row) or self.prompt.action(row) is Action.REFERENCE:
                 self._hidden.pop(piece, None)
             elif row not in self._dropped:
                 self._hidden[piece] = row
@@ -392,8 +405,10 @@ class RunReplay:
             tool = self._tools.get(event.link or "", event.name)
             handed_back = event.kind is Kind.HANDOFF_RESULT
             need = prior_need(tokens, tool=tool, handed_back=handed_back, sub_agent=event.parent_agent is not None)
-        self._rows[position] = len(self.prompt)
+        row = self._rows[position] = len(self.prompt)
         new = logged >= 0
+        referred = self._find_references(row, position) if new and replaceable and copy < 0 else None
+        owed = {copy: float(STUB_TOKENS - REFERENCE_TOKENS)} if copy >= 0 else referred.owed if referred else None
         return self.prompt.append(
             piece=position,
             logged=logged,
@@ -406,22 +421,23 @@ class RunReplay:
             structured=self._tokens_of_form(position, Action.STRUCTURE) if new else None,
             selected=self._tokens_of_form(position, Action.SELECT) if new and self._may_select else None,
             selected_need=need * self._share_left_out(position),
+            referred=None if referred is None else self._tokens_of(referred.form),
+            owed=owed,
         )
 
-    def _replace(self, row: int, action: Action, *, copy: int | None = None) -> None:
+    def _mask(self, row: int, *, visible: int | None = None) -> None:
+        """Replace an item by a stub where that is shorter than what is sent for it, or than a given size."""
         position = int(self.prompt.column("piece")[row])
         event = self._events[position]
         original = event.content.encode("utf-8", "surrogatepass")
-        visible = int(self.prompt.column("visible")[row])
-        before = self.prompt.action(row)
+        before, sent = self.prompt.action(row), int(self.prompt.column("visible")[row])
         rendered = render(
             original,
-            action,
+            Action.MASK,
             store=self._store,
-            tokens=visible,
+            tokens=sent if visible is None else visible,
             count=_count_bytes,
             name=self._tools.get(event.link or "", event.name),
-            position=copy,
             as_file=self._reads_files and not self._offered,
         )
         if rendered.handle is not None and not self._comes_back(rendered, original):
@@ -432,14 +448,93 @@ class RunReplay:
             return
         stub = rendered.content.decode()
         stub_visible = count_tokens(stub)
-        self.prompt.replace(row, action, visible=stub_visible, tokens=float(self._counter.estimate(stub).tokens))
-        self._by_kind[1][event.kind] += stub_visible - visible
-        self._entered[1] += stub_visible if action is Action.MASK else stub_visible - visible
+        self.prompt.replace(row, Action.MASK, visible=stub_visible, tokens=float(self._counter.estimate(stub).tokens))
+        self._by_kind[1][event.kind] += stub_visible - sent
+        self._entered[1] += stub_visible
         self._evidence.leave_planned(position, before)
+        self._literal.release(row)
+        self._whole.pop(row, None)
         self._hidden[position] = row
         self._stubs[row] = stub
         self._handles[row] = rendered.handle
         self._found[row] = True
+
+    def _refer(self, row: int, copy: int) -> None:
+        """Send references instead of a new item: one to an earlier copy, or some to blocks of lines."""
+        position = int(self.prompt.column("piece")[row])
+        if copy >= 0:
+            original = self._events[position].content.encode("utf-8", "surrogatepass")
+            text = reference(original, position=copy).decode()
+            self._whole[row] = copy
+        else:
+            text = self._referred[row].form.content.decode("utf-8", "surrogatepass")
+        visible, sent = count_tokens(text), int(self.prompt.column("visible")[row])
+        if visible >= sent:
+            self._whole.pop(row, None)
+            return
+        self.prompt.refer(row, visible=visible, tokens=float(self._counter.estimate(text).tokens))
+        self._by_kind[1][self._events[position].kind] += visible - sent
+        self._entered[1] += visible - sent
+        self._evidence.refer(position, text)
+        self._stubs[row] = text
+
+    def _unfold(self, row: int) -> None:
+        """Let an item stand by itself again, because what it refers to goes: nothing ever refers to what is not there.
+
+        It follows what goes, so all of it is written anew in any case. Of a copy of all that goes, a stub is left.
+        """
+        if row in self._whole:
+            self._mask(row, visible=int(self._size(int(self.prompt.column("piece")[row]))[0]))
+            if self.prompt.action(row) is Action.MASK:
+                return
+        position = int(self.prompt.column("piece")[row])
+        sent = int(self.prompt.column("visible")[row])
+        visible, tokens = self._size(position)
+        self._evidence.unfold(position)
+        self.prompt.unfold(row, visible=visible, tokens=tokens)
+        self._by_kind[1][self._events[position].kind] += visible - sent
+        self._entered[1] += visible
+        self._whole.pop(row, None)
+        self._stubs.pop(row)
+        if (position, Action.STRUCTURE) in self._forms:
+            self._shorten(row, Action.STRUCTURE)
+        self._hold(row)
+
+    def _find_references(self, row: int, position: int) -> Referred | None:
+        """Return the form of a new item that refers to what stands literally in the prompt, if it is shorter."""
+        if not self._refers:
+            return None
+        event, plain = self._events[position], self._forms.get((position, Action.STRUCTURE))
+        texts = (event.content,) if plain is None else (event.content, plain.content.decode("utf-8", "surrogatepass"))
+        held = self._literal.sources(*texts)
+        found = refer(
+            event.content.encode("utf-8", "surrogatepass"),
+            held,
+            name=self._tools.get(event.link or "", event.name),
+            plain=plain,
+        )
+        if found is not None:
+            self._referred[row] = found
+        return found
+
+    def _hold_new(self) -> None:
+        """Take note of what has been sent literally for the first time."""
+        for row in range(self._held_rows, len(self.prompt)):
+            self._hold(row)
+        self._held_rows = len(self.prompt)
+        self._referred.clear()
+
+    def _hold(self, row: int) -> None:
+        position = int(self.prompt.column("piece")[row])
+        if not self._refers or position == FETCH:
+            return
+        action = self.prompt.action(row)
+        if action is Action.KEEP:
+            event = self._events[position]
+            text = written_by(event.content) if event.kind in CALLING_KINDS else event.content
+            self._literal.hold(row, text)
+        elif action is Action.STRUCTURE and shows_lines(self._forms[position, action]):
+            self._literal.hold(row, self._stubs[row], form=True)
 
     def _shorten(self, row: int, action: Action) -> None:
         """Send a shorter form of a new item."""
@@ -647,7 +742,10 @@ class RunReplay:
 
     def _tokens_of_form(self, position: int, action: Action) -> float | None:
         form = self._forms.get((position, action))
-        return None if form is None else float(self._counter.estimate(form.content.decode()).tokens)
+        return None if form is None else self._tokens_of(form)
+
+    def _tokens_of(self, form: Outcome) -> float:
+        return float(self._counter.estimate(form.content.decode()).tokens)
 
     def _share_left_out(self, position: int) -> float:
         form = self._forms.get((position, Action.SELECT))

@@ -67,6 +67,19 @@ class RunEvidence:
         self._comparison.remove_planned(self._piece[position])
         self._comparison.add_planned(self._form[position, action])
 
+    def refer(self, position: int, text: str) -> None:
+        """Let references stand for a piece in the planned prompt: what they mean stands literally elsewhere in it."""
+        piece = self._piece[position]
+        self._form[position, Action.REFERENCE] = self._evidence.add_form(piece, text)
+        self._comparison.remove_planned(piece)
+        self._comparison.add_planned(self._form[position, Action.REFERENCE])
+
+    def unfold(self, position: int) -> None:
+        """Let a piece stand in the planned prompt whole again, instead of the references to it."""
+        self.leave_planned(position, Action.REFERENCE)
+        self._comparison.add_planned(self._piece[position])
+        self._comparison.lose(self._piece[position])  # it was within reach all along
+
     def leave_baseline(self, position: int) -> None:
         """Let a piece leave the logged prompt."""
         self._comparison.remove_baseline(self._piece[position])
