@@ -28,7 +28,7 @@ from apportion.planner.masking import (
     mask_exactly,
     plan_masks,
 )
-from apportion.planner.prompt import REFERENCE_TOKENS, STUB_TOKENS
+from apportion.planner.prompt import REFERENCE_TOKENS
 from apportion.planner.solver import plan_workflow
 from apportion.records import Action, Budget
 
@@ -383,7 +383,7 @@ class WorkflowPlanner:
         old = ask.call - prompt.column("viewed") >= VIEWS
         return PromptState(
             tokens=tokens_with(prompt, births),
-            stub_tokens=STUB_TOKENS + owed_with(prompt, births),
+            stub_tokens=prompt.column("stub") + owed_with(prompt, births),
             maskable=self._seen(ask, births) & (old | (need <= TINY_NEED)),
             need=need,
             cached_items=ask.cached_items,

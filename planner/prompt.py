@@ -19,6 +19,12 @@ REPLACEABLE_KINDS = frozenset({Kind.TOOL_RESULT, Kind.HANDOFF_RESULT})
 """What may be shortened, masked or referred to: results of tools and of sub-agents. System text, tasks, constraints and
 the model's own words always stay."""
 
+FOLDABLE_KINDS = frozenset({Kind.TOOL_CALL, Kind.HANDOFF})
+"""Of what may the long texts be left out: the inputs of tools and sub-agents. The calls stay, with their short values."""
+
+MIN_FOLDED_TOKENS = 150
+"""Smaller inputs are never folded."""
+
 MIN_REPLACED_TOKENS = 60
 """Smaller results are never replaced: the stub would hardly be shorter."""
 
@@ -51,6 +57,7 @@ _COLUMNS: dict[str, type[np.generic]] = {
     "referred": np.float64,
     "owed": np.float64,
     "viewed": np.int64,
+    "stub": np.float64,
 }
 
 
@@ -85,6 +92,7 @@ class PlannedPrompt:
         referred: Provider tokens of the form that refers to earlier rows; not less than the others where there is none.
         owed: Tokens by which later rows grow once this one no longer stands literally: they refer to it.
         viewed: Number of the run's call that sent it first, or that sent a reference to it last.
+        stub: Provider tokens that are expected to stay of it once it is masked.
     """
 
     def __init__(self) -> None:
@@ -119,6 +127,7 @@ class PlannedPrompt:
         selected_need: float = 0.0,
         referred: float | None = None,
         owed: Mapping[int, float] | None = None,
+        stub: float = STUB_TOKENS,
     ) -> int:
         """Add an item at the end, whole, and return its position.
 
@@ -132,7 +141,7 @@ class PlannedPrompt:
         self._size += 1
         shorter = tokens if structured is None else structured
         forms = (shorter, shorter if selected is None else selected, selected_need)
-        forms = (*forms, shorter if referred is None else referred, 0.0, born)
+        forms = (*forms, shorter if referred is None else referred, 0.0, born, stub)
         values = (piece, logged, visible, tokens, tokens, born, born, 0, need, False, maskable, _KEEP, copy, *forms)
         for column, value in zip(self._data.values(), values, strict=True):
             column[row] = value
@@ -280,17 +289,20 @@ def need_after(
     return need
 
 
-def prior_need(tokens: float, *, tool: str | None, handed_back: bool, sub_agent: bool = False) -> float:
+def prior_need(
+    tokens: float, *, tool: str | None, handed_back: bool, sub_agent: bool = False, written: bool = False
+) -> float:
     """Return the probability, right after it was first sent, that a tool result is quoted again later, in [0, 1].
 
     A logistic regression on the size and on what is known of any coding agent, fitted once to samples of five sources
     and rounded; `benchmarks/prior_need.py` prints measured shares. Fitted without a source and tested on it, it ranked
     results better than size, age and uses alone on each of the five (docs/replay.md). Higher for what a search, the
-    web or a sub-agent brought, which is read once and quoted; lower in a sub-agent, which soon ends.
+    web or a sub-agent brought, which is read once and quoted, and for what the model wrote itself into the input of a
+    tool, which it edits or runs again; lower in a sub-agent, which soon ends.
     """
     odds = -2.1 + 0.87 * math.log10(max(tokens, 1.0)) - 1.4 * sub_agent
     name = (tool or "").lower()
-    if handed_back or name in SEARCHING_TOOLS:
+    if handed_back or written or name in SEARCHING_TOOLS:
         odds += 1.2
     elif name in READING_TOOLS:
         odds += 0.6

@@ -59,6 +59,7 @@ class Evidence:
         output_windows: Windows of each output that occur in some piece.
         facts: The fact behind each fact id.
         window_count: Number of window ids.
+        shared: Finds the windows of further texts.
     """
 
     piece_facts: list[NDArray[np.int32]]
@@ -67,6 +68,7 @@ class Evidence:
     output_windows: list[NDArray[np.int32]]
     facts: tuple[str, ...]
     window_count: int
+    shared: _Shared
 
     @classmethod
     def build(cls, pieces: Sequence[str], outputs: Sequence[str], forms: Sequence[ShortForm] = ()) -> Evidence:
@@ -84,7 +86,7 @@ class Evidence:
             if text not in facts:
                 facts[text] = _known(extract_facts(text), numbers)
         distinct_shown = distinct_pieces | dict.fromkeys(form.shown for form in forms)
-        windows, window_count = _shared_windows(distinct_shown, distinct_outputs)
+        windows, shared = _shared_windows(distinct_shown, distinct_outputs)
         names = tuple(numbers)
         return cls(
             piece_facts=[facts[text] for text in pieces]
@@ -93,13 +95,20 @@ class Evidence:
             piece_windows=[windows[text] for text in pieces] + [windows[form.shown] for form in forms],
             output_windows=[windows[text] for text in outputs],
             facts=names,
-            window_count=window_count,
+            window_count=shared.count,
+            shared=shared,
         )
 
-    def add_form(self, piece: int, text: str) -> int:
-        """Add a form of a piece that shows all of it, part of it by reference, and return its index."""
+    def add_form(self, piece: int, text: str, shown: str | None = None) -> int:
+        """Add a form of a piece and return its index.
+
+        Args:
+            piece: Index of the piece.
+            text: What is sent.
+            shown: The part of the piece that it shows; `None`: all of it, here or where it refers to.
+        """
         self.piece_facts.append(_shown_facts(self.piece_facts[piece], self.facts, text))
-        self.piece_windows.append(self.piece_windows[piece])
+        self.piece_windows.append(self.piece_windows[piece] if shown is None else self.shared.of(shown))
         return len(self.piece_facts) - 1
 
 
@@ -151,19 +160,34 @@ def _sorted(ids: NDArray[np.int32]) -> NDArray[np.int32]:
     return ids
 
 
-def _shared_windows(pieces: dict[str, None], outputs: dict[str, None]) -> tuple[dict[str, NDArray[np.int32]], int]:
-    """Return the ids of the windows that occur both in a piece and in an output, by text, and their number."""
+def _shared_windows(pieces: dict[str, None], outputs: dict[str, None]) -> tuple[dict[str, NDArray[np.int32]], _Shared]:
+    """Return the ids of the windows that occur both in a piece and in an output, by text, and what finds them."""
     wanted = _Wanted(outputs)
     found = {text: wanted.positions_of(text) for text in pieces}
     used = np.zeros(wanted.size, dtype=np.bool_)
     for positions in found.values():
         used[positions] = True
+    shared = _Shared(wanted, used)
     for text in outputs:
         if text not in found:
             positions = wanted.positions_of(text)
             found[text] = positions[used[positions]]
-    ids = np.cumsum(used, dtype=np.int32) - 1
-    return {text: ids[positions] for text, positions in found.items()}, int(np.count_nonzero(used))
+    return {text: shared.ids[positions] for text, positions in found.items()}, shared
+
+
+class _Shared:
+    """The windows that occur both in a piece and in an output."""
+
+    def __init__(self, wanted: _Wanted, used: NDArray[np.bool_]) -> None:
+        self.ids: NDArray[np.int32] = np.cumsum(used, dtype=np.int32) - 1
+        self.count = int(np.count_nonzero(used))
+        self._wanted = wanted
+        self._used = used
+
+    def of(self, text: str) -> NDArray[np.int32]:
+        """Return the ids of those in a text."""
+        positions = self._wanted.positions_of(text)
+        return self.ids[positions[self._used[positions]]]
 
 
 class _Wanted:

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.compression.actions import Rendered, reference, render, restore
 from apportion.compression.expand_tool import expand_schema, reads_files
+from apportion.compression.inputs import fold_input
 from apportion.compression.store import Handle
 from apportion.errors import StoreError
 from apportion.planner.held import HeldTexts, refer, shows_lines, written_by
 from apportion.planner.masking import EXPANSION_OUTPUT_TOKENS
 from apportion.planner.prompt import (
+    FOLDABLE_KINDS,
+    MIN_FOLDED_TOKENS,
     MIN_REPLACED_TOKENS,
     REFERENCE_TOKENS,
     REPLACEABLE_KINDS,
@@ -206,8 +209,9 @@ class RunReplay:
         if not (self._offered or self._reads_files or self._worth_a_tool(chosen)):
             return
         for row in chosen:
-            self._mask(row)
-        for row in self.prompt.relying_on(row for row in chosen if self.prompt.action(row) is Action.MASK):
+            self._leave_out(row)
+        gone = [row for row in chosen if not self.prompt.shown(row)]
+        for row in self.prompt.relying_on(gone):
             self._unfold(row)
 
     def drop(self, rows: Iterable[int]) -> None:
@@ -376,8 +380,9 @@ class RunReplay:
             side[event.kind] += visible
         self._evidence.enter(position)
         replaceable = event.kind in REPLACEABLE_KINDS and visible >= MIN_REPLACED_TOKENS
+        folded = self._folded(position) if self._refers and event.kind in FOLDABLE_KINDS else None
         copy = self._whole_copy(event.content) if replaceable else -1
-        row = self._append_planned(position, logged=len(self._logged) - 1, replaceable=replaceable, copy=copy)
+        row = self._append_planned(position, logged=len(self._logged) - 1, replaceable=replaceable, copy=copy, folded=folded)
         if replaceable and copy < 0:
             self._copies[event.content] = row
         if event.kind is Kind.TOOL_RESULT:
@@ -397,14 +402,18 @@ class RunReplay:
         row = self._copies.get(content, -1)
         return row if row >= 0 and self.prompt.shown(row) else -1
 
-    def _append_planned(self, position: int, *, logged: int, replaceable: bool, copy: int = -1) -> int:
+    def _append_planned(
+        self, position: int, *, logged: int, replaceable: bool, copy: int = -1, folded: bytes | None = None
+    ) -> int:
         event = self._events[position]
         visible, tokens = self._size(position)
         need = 0.0
-        if replaceable:
+        if replaceable or folded is not None:
             tool = self._tools.get(event.link or "", event.name)
             handed_back = event.kind is Kind.HANDOFF_RESULT
-            need = prior_need(tokens, tool=tool, handed_back=handed_back, sub_agent=event.parent_agent is not None)
+            sub_agent = event.parent_agent is not None
+            written = folded is not None
+            need = prior_need(tokens, tool=tool, handed_back=handed_back, sub_agent=sub_agent, written=written)
         row = self._rows[position] = len(self.prompt)
         new = logged >= 0
         referred = self._find_references(row, position) if new and replaceable and copy < 0 else None
@@ -416,13 +425,14 @@ class RunReplay:
             tokens=tokens,
             born=self.calls,
             need=need,
-            maskable=replaceable,
+            maskable=replaceable or folded is not None,
             copy=copy,
             structured=self._tokens_of_form(position, Action.STRUCTURE) if new else None,
             selected=self._tokens_of_form(position, Action.SELECT) if new and self._may_select else None,
             selected_need=need * self._share_left_out(position),
             referred=None if referred is None else self._tokens_of(referred.form),
             owed=owed,
+            stub=STUB_TOKENS if folded is None else self._counter.estimate(folded.decode("utf-8", "replace")).tokens,
         )
 
     def _mask(self, row: int, *, visible: int | None = None) -> None:
@@ -457,6 +467,44 @@ class RunReplay:
         self._hidden[position] = row
         self._stubs[row] = stub
         self._handles[row] = rendered.handle
+        self._found[row] = True
+
+    def _leave_out(self, row: int) -> None:
+        """Mask a result, or what is long in an input."""
+        position = int(self.prompt.column("piece")[row])
+        is_input = self._events[position].kind in FOLDABLE_KINDS and int(self.prompt.column("logged")[row]) >= 0
+        (self._fold if is_input else self._mask)(row)
+
+    def _folded(self, position: int) -> bytes | None:
+        """Return an input without its long texts, where that is clearly shorter."""
+        event, (visible, _) = self._events[position], self._size(position)
+        if visible < MIN_FOLDED_TOKENS:
+            return None
+        original = event.content.encode("utf-8", "surrogatepass")
+        as_file = self._reads_files and not self._offered
+        folded = fold_input(original, handle=Handle.of(original), count=count_tokens, as_file=as_file)
+        shorter = folded is not None and _count_bytes(folded) + MIN_REPLACED_TOKENS <= visible
+        return folded if shorter else None
+
+    def _fold(self, row: int) -> None:
+        """Leave the long texts of an input out; the call stays."""
+        position = int(self.prompt.column("piece")[row])
+        event, folded = self._events[position], self._folded(position)
+        original = event.content.encode("utf-8", "surrogatepass")
+        handle = self._store.put(original) if folded is not None else None
+        if folded is None or handle is None or not self._comes_back(Rendered(Action.SELECT, folded, handle), original):
+            self.prompt.pin(row)
+            return
+        text, sent = folded.decode("utf-8", "surrogatepass"), int(self.prompt.column("visible")[row])
+        visible = count_tokens(text)
+        self.prompt.replace(row, Action.SELECT, visible=visible, tokens=float(self._counter.estimate(text).tokens))
+        self._by_kind[1][event.kind] += visible - sent
+        self._entered[1] += visible
+        self._evidence.fold(position, event.kind, text)
+        self._literal.release(row)
+        self._hidden[position] = row
+        self._stubs[row] = text
+        self._handles[row] = handle
         self._found[row] = True
 
     def _refer(self, row: int, copy: int) -> None:

@@ -38,7 +38,7 @@ class RunEvidence:
         self._piece = {position: piece for piece, position in enumerate(positions)}
         self._output = {call.number: output for output, call in enumerate(calls)}
         self._evidence = Evidence.build(
-            [log.events[position].content for position in positions],
+            [quotable(log.events[position].kind, log.events[position].content) for position in positions],
             [_action_text(log, call) for call in calls],
             [ShortForm(self._piece[position], *_texts(form)) for (position, _), form in forms.items()],
         )
@@ -73,6 +73,13 @@ class RunEvidence:
         self._form[position, Action.REFERENCE] = self._evidence.add_form(piece, text)
         self._comparison.remove_planned(piece)
         self._comparison.add_planned(self._form[position, Action.REFERENCE])
+
+    def fold(self, position: int, kind: Kind, text: str) -> None:
+        """Let a form that leaves parts out stand for a piece in the planned prompt; these are within reach."""
+        piece = self._piece[position]
+        self._form[position, Action.SELECT] = self._evidence.add_form(piece, text, quotable(kind, text))
+        self._comparison.remove_planned(piece)
+        self._comparison.add_planned(self._form[position, Action.SELECT])
 
     def unfold(self, position: int) -> None:
         """Let a piece stand in the planned prompt whole again, instead of the references to it."""
