@@ -28,7 +28,7 @@ MAX_DEPTH = 20
 MIN_FOLDED_TOKENS = 60
 """A shorter text stays: its stub would hardly be shorter."""
 
-SHOWN_CHARS = 60
+SHOWN_CHARS = 120
 """Characters of a text that stay in view before its stub."""
 
 
@@ -79,7 +79,7 @@ class _Fold:
         tokens = self._count(text)
         if tokens < MIN_FOLDED_TOKENS:
             return text
-        first = text[:SHOWN_CHARS].partition("\n")[0]
+        first = text[:SHOWN_CHARS]
         way = "" if self.folded else f"; {self._way}"
         self.folded += 1
         return f"{first} [{tokens:,} tokens in all, the rest left out{way}]"

@@ -189,6 +189,17 @@ class _Shared:
         positions = self._wanted.positions_of(text)
         return self.ids[positions[self._used[positions]]]
 
+    def places(self, text: str, windows: NDArray[np.int32]) -> NDArray[np.intp]:
+        """Return where in a text any of these windows begin, in characters, increasing."""
+        found, start = [], 0
+        for block in _blocks(text):
+            hashes = _hashes(block)
+            positions = self._wanted.nearest(hashes)
+            known = (self._wanted.at(positions) == hashes) & self._used[positions]
+            found.append(start + np.flatnonzero(known & np.isin(self.ids[positions], windows)))
+            start += len(hashes)
+        return np.concatenate(found) if found and self._wanted.size else np.zeros(0, dtype=np.intp)
+
 
 class _Wanted:
     """The windows of the outputs, sorted by hash, to look up those of the pieces."""
@@ -210,10 +221,19 @@ class _Wanted:
             return found[0]
         return np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int32)
 
+    def nearest(self, hashes: NDArray[np.uint64]) -> NDArray[np.intp]:
+        """Return for each hash the position at which it stands, if it is wanted at all."""
+        positions = np.searchsorted(self._hashes, hashes)
+        positions[positions == self.size] = 0
+        return positions
+
+    def at(self, positions: NDArray[np.intp]) -> NDArray[np.uint64]:
+        """Return the hashes at some positions."""
+        return self._hashes[positions]
+
     def _positions(self, hashes: NDArray[np.uint64]) -> NDArray[np.int32]:
         candidates = _distinct(hashes[self._sieve[_leading(hashes)]])
-        positions = np.searchsorted(self._hashes, candidates)
-        positions[positions == self.size] = 0
+        positions = self.nearest(candidates)
         found: NDArray[np.int32] = positions[self._hashes[positions] == candidates].astype(np.int32)
         return found
 

@@ -35,6 +35,8 @@ class Totals:
     support: tuple[int, int, int, int] = (0, 0, 0, 0)
     """Facts that next actions used; of these visible, visible after expansion, and recoverable."""
     expansions: int = 0
+    extra_calls: int = 0
+    """Calls in which expansions were asked for; one asks for all that the next output needs."""
     read_simulated: tuple[float, float] = (0.0, 0.0)
     """Tokens read from cache, and prompt tokens, of the calls whose cache reads are logged."""
     read_logged: tuple[float, float] = (0.0, 0.0)

@@ -50,6 +50,9 @@ CALLING_KINDS = frozenset({Kind.TOOL_CALL, Kind.HANDOFF})
 MIN_SCHEMAS_SAVED = 3.0
 """The first masks of a run must leave out this many times the tokens of the expand tool's schema, which stays."""
 
+MIN_PARTED_TOKENS = 400
+"""Smaller results are fetched whole."""
+
 MAX_TASK = 4_000
 """Characters of a task by which a form is chosen."""
 
@@ -163,6 +166,8 @@ class RunReplay:
         self._referred: dict[int, Referred] = {}
         self._whole: dict[int, int] = {}
         self._held_rows = 0
+        self._parts: dict[int, int] = {}
+        self._parted: set[int] = set()
         self._forms = {} if forms is None else dict(self._shorter_forms(forms, calls))
         self._evidence = RunEvidence(log, calls, self._forms)
 
@@ -344,6 +349,9 @@ class RunReplay:
             self._by_kind[1][kind] -= item.visible
             if item.piece == FETCH:
                 continue
+            if row in self._parts:
+                self._evidence.leave_part(self._parts.pop(row))
+                continue
             if item.action is not Action.MASK:
                 self._evidence.leave_planned(item.piece, item.action)
             if self._found.get(row, True):
@@ -366,6 +374,8 @@ class RunReplay:
             if piece == FETCH:
                 continue
             self._rows[piece] = row
+            if row in self._parts:
+                continue
             if self.prompt.shown(row) or self.prompt.action(row) is Action.REFERENCE:
                 self._hidden.pop(piece, None)
             elif row not in self._dropped:
@@ -461,7 +471,11 @@ class RunReplay:
         self.prompt.replace(row, Action.MASK, visible=stub_visible, tokens=float(self._counter.estimate(stub).tokens))
         self._by_kind[1][event.kind] += stub_visible - sent
         self._entered[1] += stub_visible
-        self._evidence.leave_planned(position, before)
+        if row in self._parts:
+            self._evidence.leave_part(self._parts.pop(row))
+            self._evidence.regain(position)
+        else:
+            self._evidence.leave_planned(position, before)
         self._literal.release(row)
         self._whole.pop(row, None)
         self._hidden[position] = row
@@ -632,34 +646,35 @@ class RunReplay:
         return True
 
     def _expand_quoted(self, call: LoggedCall, head: float, scale: float) -> _Expansions:
-        """Send again what the output quotes from masked items, with one extra call each.
+        """Send again what the output quotes from masked items, with one extra call for all of them.
 
-        The agent's call of the expand tool and its result stay in the history. Where an original does not come back,
-        the call is paid in vain.
+        The agent's calls of the expand tool and their results stay in the history. Where an original does not come
+        back, the call is paid in vain.
         """
-        total = _Expansions()
         support = self._evidence.support(call.number)
+        before = (head + self._planned_tokens()) * scale
+        items = sent = 0
         while quoted := self._evidence.quoted(call.number, self._hidden):
             position = quoted[0]
-            hidden = self._hidden.pop(position)
+            hidden = self._hidden[position]
             self.prompt.settle(hidden)
-            before = (head + self._planned_tokens()) * scale
             self._append_fetch()
-            sent = self._append_expanded(position, hidden) if self._found.get(hidden, True) else 0
-            split = split_prompt((head + self._planned_tokens()) * scale, before, self.tariff.min_cached_tokens)
-            total = _Expansions(
-                total.items + 1,
-                total.visible + self._visible()[1],
-                total.sent + sent,
-                total.tokens + split.total,
-                total.cost + self.tariff.cost(split, EXPANSION_OUTPUT_TOKENS),
-            )
-            self.prompt.sent()
+            if self._found.get(hidden, True):
+                sent += self._append_expanded(position, hidden, call)
+            else:
+                del self._hidden[position]
+            items += 1
         after = self._evidence.support(call.number)
         counts = (support.baseline, support.planned, after.planned, support.recoverable)
         self.totals.support = add_pairs(self.totals.support, counts)
-        self.totals.expansions += total.items
-        return total
+        self.totals.expansions += items
+        if not items:
+            return _Expansions()
+        self.totals.extra_calls += 1
+        split = split_prompt((head + self._planned_tokens()) * scale, before, self.tariff.min_cached_tokens)
+        self.prompt.sent()
+        cost = self.tariff.cost(split, items * EXPANSION_OUTPUT_TOKENS)
+        return _Expansions(items, self._visible()[1], sent, split.total, cost)
 
     def _append_fetch(self) -> None:
         """Let the agent's call of the expand tool enter the planned prompt."""
@@ -674,13 +689,28 @@ class RunReplay:
         )
         self._by_kind[1][Kind.TOOL_CALL] += EXPANSION_OUTPUT_TOKENS
 
-    def _append_expanded(self, position: int, hidden: int) -> int:
-        """Let a masked item enter the planned prompt again, whole; return its visible tokens."""
+    def _append_expanded(self, position: int, hidden: int, call: LoggedCall) -> int:
+        """Let a masked item enter the planned prompt again, in part where that suffices; return its visible tokens."""
+        event = self._events[position]
+        whole = self._size(position)[0]
+        text = event.content
+        if event.kind in REPLACEABLE_KINDS and whole >= MIN_PARTED_TOKENS and position not in self._parted:
+            text = self._evidence.part(call.number, position, text)
         row = self._append_planned(position, logged=-1, replaceable=True)
         self.prompt.inherit(row, hidden)
-        self._evidence.enter_planned(position)
-        visible, _ = self._size(position)
-        self._by_kind[1][self._events[position].kind] += visible
+        if text == event.content:
+            del self._hidden[position]
+            self._evidence.enter_planned(position)
+            visible = whole
+        else:
+            self._parted.add(position)
+            visible = count_tokens(text)
+            self.prompt.shorten(
+                row, Action.SELECT, visible=visible, tokens=float(self._counter.estimate(text).tokens)
+            )
+            self._parts[row] = self._evidence.enter_part(position, text)
+            self._stubs[row] = text
+        self._by_kind[1][event.kind] += visible
         return visible
 
     def _note_uses(self, call: LoggedCall) -> None:
