@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from apportion.compression.temporal import LISTING, PLANNING
 from apportion.records import Action, Kind
 
 if TYPE_CHECKING:
@@ -203,11 +204,11 @@ class PlannedPrompt:
         for name in ("uses", "superseded"):
             self._data[name][row] = self._data[name][earlier]
 
-    def show_file(self, row: int, path: str) -> None:
-        """Note which file an item shows, read or changed: what an earlier one showed of it is superseded."""
-        if path in self._of_path:
-            self._data["superseded"][self._of_path[path]] = True
-        self._of_path[path] = row
+    def show_file(self, row: int, subject: str) -> None:
+        """Note what an item shows: a file read or changed, a listing, a plan. An earlier sight of it is superseded."""
+        if subject in self._of_path:
+            self._data["superseded"][self._of_path[subject]] = True
+        self._of_path[subject] = row
 
     def pin(self, row: int) -> None:
         """Never mask an item."""
@@ -321,6 +322,23 @@ MOST_INPUT = 100_000
 """Characters of the longest tool input in which a path is looked for."""
 
 _PATH_FIELDS = ("file_path", "filePath", "path", "notebook_path")
+
+
+def subject_of(tool: str | None, tool_input: str) -> str | None:
+    """Return what the result of a tool call shows as a whole: a file, a listing, the plan; `None` where it is nothing.
+
+    >>> subject_of("Read", '{"file_path": "/a/b.py"}'), subject_of("Bash", '{"command": "make"}')
+    ('/a/b.py', None)
+    """
+    name = (tool or "").lower()
+    if name in LISTING:
+        return f"{name}\0{tool_input}"
+    return plan_of(tool) or path_of(tool_input)
+
+
+def plan_of(tool: str | None) -> str | None:
+    """Return a name for the plan that a tool writes or shows as a whole, or `None` where it does not."""
+    return f"plan\0{tool}" if (tool or "").lower() in PLANNING else None
 
 
 def path_of(tool_input: str) -> str | None:

@@ -10,6 +10,7 @@ from apportion.compression.actions import Rendered, reference, render, restore
 from apportion.compression.expand_tool import expand_schema, reads_files
 from apportion.compression.inputs import fold_input
 from apportion.compression.store import Handle
+from apportion.compression.summary import summarise
 from apportion.errors import StoreError
 from apportion.planner.held import HeldTexts, refer, shows_lines, written_by
 from apportion.planner.masking import EXPANSION_OUTPUT_TOKENS
@@ -22,7 +23,9 @@ from apportion.planner.prompt import (
     STUB_TOKENS,
     PlannedPrompt,
     path_of,
+    plan_of,
     prior_need,
+    subject_of,
 )
 from apportion.planner.replay.billing import CacheClock, CacheSplit, Tariff, split_prompt, tariff
 from apportion.planner.replay.results import LOST_ORIGINAL, NO_OUTPUT_USAGE, NO_PROMPT_USAGE, Totals, add_pairs
@@ -52,6 +55,9 @@ MIN_SCHEMAS_SAVED = 3.0
 
 MIN_PARTED_TOKENS = 400
 """Smaller results are fetched whole."""
+
+import os
+SUMMARIES = int(os.environ.get("SUMM","0"))
 
 MAX_TASK = 4_000
 """Characters of a task by which a form is chosen."""
@@ -351,7 +357,8 @@ class RunReplay:
                 continue
             if row in self._parts:
                 self._evidence.leave_part(self._parts.pop(row))
-                continue
+                if item.action is Action.SELECT:
+                    continue
             if item.action is not Action.MASK:
                 self._evidence.leave_planned(item.piece, item.action)
             if self._found.get(row, True):
@@ -374,7 +381,7 @@ class RunReplay:
             if piece == FETCH:
                 continue
             self._rows[piece] = row
-            if row in self._parts:
+            if row in self._parts and self.prompt.action(row) is Action.SELECT:
                 continue
             if self.prompt.shown(row) or self.prompt.action(row) is Action.REFERENCE:
                 self._hidden.pop(piece, None)
@@ -395,17 +402,20 @@ class RunReplay:
         row = self._append_planned(position, logged=len(self._logged) - 1, replaceable=replaceable, copy=copy, folded=folded)
         if replaceable and copy < 0:
             self._copies[event.content] = row
-        if event.kind is Kind.TOOL_RESULT:
-            self._note_file(row, event)
+        self._note_subject(row, event)
         if not event.kind.written_by_model:
             self._entered = [tokens + visible for tokens in self._entered]
 
-    def _note_file(self, row: int, event: Event) -> None:
-        """Note which file a result shows."""
+    def _note_subject(self, row: int, event: Event) -> None:
+        """Note what a result shows, or which plan a call writes: what an earlier one showed of it is superseded."""
         call = self._inputs.get(event.link or "")
-        path = path_of(self._events[call].content) if call is not None else None
-        if path is not None:
-            self.prompt.show_file(row, path)
+        if event.kind is Kind.TOOL_RESULT and call is not None:
+            given = self._events[call]
+            subject = subject_of(given.name, given.content)
+        else:
+            subject = plan_of(event.name) if event.kind is Kind.TOOL_CALL else None
+        if subject is not None:
+            self.prompt.show_file(row, subject)
 
     def _whole_copy(self, content: str) -> int:
         """Return an earlier row that shows the same bytes, or -1."""
@@ -459,6 +469,7 @@ class RunReplay:
             count=_count_bytes,
             name=self._tools.get(event.link or "", event.name),
             as_file=self._reads_files and not self._offered,
+            summary=self._summary(position, original) if SUMMARIES and sent >= SUMMARIES else "",
         )
         if rendered.handle is not None and not self._comes_back(rendered, original):
             self.degraded.add(LOST_ORIGINAL)
@@ -476,12 +487,21 @@ class RunReplay:
             self._evidence.regain(position)
         else:
             self._evidence.leave_planned(position, before)
+        if SUMMARIES and sent >= SUMMARIES:
+            self._parts[row] = self._evidence.enter_part(position, stub)
         self._literal.release(row)
         self._whole.pop(row, None)
         self._hidden[position] = row
         self._stubs[row] = stub
         self._handles[row] = rendered.handle
         self._found[row] = True
+
+    def _summary(self, position: int, original: bytes) -> str:
+        """Return what a result holds, in one line."""
+        event = self._events[position]
+        call = self._inputs.get(event.link or "")
+        path = path_of(self._events[call].content) if call is not None else None
+        return summarise(original, name=self._tools.get(event.link or "", event.name), path=path)
 
     def _leave_out(self, row: int) -> None:
         """Mask a result, or what is long in an input."""
