@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.compression.pipeline import Best, Chain, apply, restore
+from apportion.compression.strategies.held_inputs import HeldInputs
 from apportion.compression.strategies.held_lines import HeldLines, body_of
 from apportion.compression.strategies.lossless import MARKS
 from apportion.compression.strategies.types import Held, Item, Query
@@ -37,7 +38,10 @@ MAX_SOURCES = 6
 MAX_ROWS = 8
 """Held texts in which one line is remembered; a line of more of them tells nothing about any."""
 
-LITERAL_STEPS = frozenset({"white_space", "repeats"})
+REFERRING_STEPS = frozenset({HeldLines.name, HeldInputs.name})
+"""Steps that refer to what is held."""
+
+LITERAL_STEPS = frozenset({"white_space", "repeats", HeldLines.name})
 """Steps behind which the lines of a text still stand as such."""
 
 _NO_LINE = "\0"
@@ -131,6 +135,9 @@ class HeldTexts:
         return text is not None and text.encode("utf-8", "surrogatepass") == held.content
 
 
+_inputs = HeldInputs()
+
+
 def _telling(text: str) -> Iterable[str]:
     """Return the distinct lines of a text, without their numbers, that are long enough to tell it by."""
     return dict.fromkeys(body for line in text.split("\n") if len(body := body_of(line)) >= MIN_LINE)
@@ -139,7 +146,9 @@ def _telling(text: str) -> Iterable[str]:
 _referring = Best([HeldLines(), Chain([WhiteSpace(), HeldLines()], name="narrow")], name="referring")
 
 
-def refer(content: bytes, held: tuple[Held, ...], *, name: str | None, plain: Outcome | None) -> Referred | None:
+def refer(
+    content: bytes, held: tuple[Held, ...], *, name: str | None, plain: Outcome | None, is_input: bool = False
+) -> Referred | None:
     """Return the form of a content that refers to what is held, or `None` where that is not shorter.
 
     It is restored from itself and the texts that it is said to need, and from nothing else, and compared byte by byte.
@@ -149,12 +158,13 @@ def refer(content: bytes, held: tuple[Held, ...], *, name: str | None, plain: Ou
         held: Texts that stand literally in the receiver's prompt.
         name: Tool that produced the content, or `None`.
         plain: The shortest form without references; `None`: the original.
+        is_input: Whether it is the input of a tool: then its texts are referred to, and it stays JSON.
     """
     if not held:
         return None
-    form = apply(_referring, Item(content, name, held=held), Query(can_expand=True))
+    form = apply(_inputs if is_input else _referring, Item(content, name, held=held), Query(can_expand=True))
     without = form.original_tokens if plain is None else plain.tokens
-    if HeldLines.name not in form.steps or form.tokens >= without:
+    if not REFERRING_STEPS.intersection(form.steps) or form.tokens >= without:
         return None
     used = tuple(each for each in held if f"={each.label}:".encode() in form.content)
     if not used or not restores(form, used):
@@ -186,6 +196,6 @@ def shows_lines(form: Outcome) -> bool:
 def restores(form: Outcome, held: tuple[Held, ...]) -> bool:
     """Say whether a form gives its original back, byte for byte, from itself and what is held."""
     try:
-        return restore(form, (_referring,), held) == form.original
+        return restore(form, (_referring, _inputs), held) == form.original
     except (ValueError, KeyError, IndexError):
         return False

@@ -28,6 +28,7 @@ from apportion.planner.prompt import (
     subject_of,
 )
 from apportion.planner.replay.billing import CacheClock, CacheSplit, Tariff, split_prompt, tariff
+from apportion.planner.replay.evidence import quotable
 from apportion.planner.replay.results import LOST_ORIGINAL, NO_OUTPUT_USAGE, NO_PROMPT_USAGE, Totals, add_pairs
 from apportion.planner.replay.run_evidence import RunEvidence
 from apportion.prices import lookup
@@ -170,6 +171,7 @@ class RunReplay:
         self._refers = forms is not None
         self._literal = HeldTexts()
         self._referred: dict[int, Referred] = {}
+        self._references: dict[int, Referred] = {}
         self._whole: dict[int, int] = {}
         self._held_rows = 0
         self._parts: dict[int, int] = {}
@@ -221,9 +223,10 @@ class RunReplay:
             return
         for row in chosen:
             self._leave_out(row)
-        gone = [row for row in chosen if not self.prompt.shown(row)]
-        for row in self.prompt.relying_on(gone):
-            self._unfold(row)
+        gone = [row for row in chosen if row not in self._literal]
+        while gone := self.prompt.relying_on(gone):
+            for row in gone:
+                self._unfold(row)
 
     def drop(self, rows: Iterable[int]) -> None:
         """Leave items out without a handle: what they hold cannot come back."""
@@ -376,6 +379,7 @@ class RunReplay:
         self._handles = {row: handle for row, handle in self._handles.items() if row < len(pieces)}
         self._found = {row: found for row, found in self._found.items() if row < len(pieces)}
         self._whole = {row: copy for row, copy in self._whole.items() if row < len(pieces)}
+        self._references = {row: found for row, found in self._references.items() if row < len(pieces)}
         self._rows, self._hidden = {}, {}
         for row, piece in enumerate(pieces):
             if piece == FETCH:
@@ -436,7 +440,8 @@ class RunReplay:
             need = prior_need(tokens, tool=tool, handed_back=handed_back, sub_agent=sub_agent, written=written)
         row = self._rows[position] = len(self.prompt)
         new = logged >= 0
-        referred = self._find_references(row, position) if new and replaceable and copy < 0 else None
+        may_refer = new and copy < 0 and (replaceable or event.kind in FOLDABLE_KINDS)
+        referred = self._find_references(row, position) if may_refer else None
         owed = {copy: float(STUB_TOKENS - REFERENCE_TOKENS)} if copy >= 0 else referred.owed if referred else None
         return self.prompt.append(
             piece=position,
@@ -491,6 +496,7 @@ class RunReplay:
             self._parts[row] = self._evidence.enter_part(position, stub)
         self._literal.release(row)
         self._whole.pop(row, None)
+        self._references.pop(row, None)
         self._hidden[position] = row
         self._stubs[row] = stub
         self._handles[row] = rendered.handle
@@ -530,12 +536,16 @@ class RunReplay:
             self.prompt.pin(row)
             return
         text, sent = folded.decode("utf-8", "surrogatepass"), int(self.prompt.column("visible")[row])
-        visible = count_tokens(text)
+        visible, before = count_tokens(text), self.prompt.action(row)
+        if visible >= sent:
+            self.prompt.pin(row)
+            return
         self.prompt.replace(row, Action.SELECT, visible=visible, tokens=float(self._counter.estimate(text).tokens))
         self._by_kind[1][event.kind] += visible - sent
         self._entered[1] += visible
-        self._evidence.fold(position, event.kind, text)
+        self._evidence.fold(position, before, text)
         self._literal.release(row)
+        self._references.pop(row, None)
         self._hidden[position] = row
         self._stubs[row] = text
         self._handles[row] = handle
@@ -549,10 +559,12 @@ class RunReplay:
             text = reference(original, position=copy).decode()
             self._whole[row] = copy
         else:
+            self._references[row] = self._referred[row]
             text = self._referred[row].form.content.decode("utf-8", "surrogatepass")
         visible, sent = count_tokens(text), int(self.prompt.column("visible")[row])
         if visible >= sent:
             self._whole.pop(row, None)
+            self._references.pop(row, None)
             return
         self.prompt.refer(row, visible=visible, tokens=float(self._counter.estimate(text).tokens))
         self._by_kind[1][self._events[position].kind] += visible - sent
@@ -577,6 +589,7 @@ class RunReplay:
         self._by_kind[1][self._events[position].kind] += visible - sent
         self._entered[1] += visible
         self._whole.pop(row, None)
+        self._references.pop(row, None)
         self._stubs.pop(row)
         if (position, Action.STRUCTURE) in self._forms:
             self._shorten(row, Action.STRUCTURE)
@@ -587,13 +600,16 @@ class RunReplay:
         if not self._refers:
             return None
         event, plain = self._events[position], self._forms.get((position, Action.STRUCTURE))
-        texts = (event.content,) if plain is None else (event.content, plain.content.decode("utf-8", "surrogatepass"))
-        held = self._literal.sources(*texts)
+        is_input = event.kind in FOLDABLE_KINDS
+        texts = [quotable(event.kind, event.content)]
+        if plain is not None:
+            texts.append(plain.content.decode("utf-8", "surrogatepass"))
         found = refer(
             event.content.encode("utf-8", "surrogatepass"),
-            held,
+            self._literal.sources(*texts),
             name=self._tools.get(event.link or "", event.name),
             plain=plain,
+            is_input=is_input,
         )
         if found is not None:
             self._referred[row] = found
@@ -610,13 +626,19 @@ class RunReplay:
         position = int(self.prompt.column("piece")[row])
         if not self._refers or position == FETCH:
             return
-        action = self.prompt.action(row)
+        action, event = self.prompt.action(row), self._events[position]
         if action is Action.KEEP:
-            event = self._events[position]
-            text = written_by(event.content) if event.kind in CALLING_KINDS else event.content
-            self._literal.hold(row, text)
-        elif action is Action.STRUCTURE and shows_lines(self._forms[position, action]):
-            self._literal.hold(row, self._stubs[row], form=True)
+            text, form = event.content, None
+        elif action is Action.STRUCTURE:
+            text, form = self._stubs[row], self._forms[position, action]
+        elif action is Action.REFERENCE and row in self._references:
+            text, form = self._stubs[row], self._references[row].form
+        else:
+            return
+        if event.kind in FOLDABLE_KINDS:
+            self._literal.hold(row, written_by(text), form=form is not None)
+        elif form is None or shows_lines(form):
+            self._literal.hold(row, text, form=form is not None)
 
     def _shorten(self, row: int, action: Action) -> None:
         """Send a shorter form of a new item."""

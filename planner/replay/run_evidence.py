@@ -76,11 +76,11 @@ class RunEvidence:
         self._comparison.remove_planned(piece)
         self._comparison.add_planned(self._form[position, Action.REFERENCE])
 
-    def fold(self, position: int, kind: Kind, text: str) -> None:
+    def fold(self, position: int, before: Action, text: str) -> None:
         """Let a form that leaves parts out stand for a piece in the planned prompt; these are within reach."""
         piece = self._piece[position]
-        self._form[position, Action.SELECT] = self._evidence.add_form(piece, text, quotable(kind, text))
-        self._comparison.remove_planned(piece)
+        self.leave_planned(position, before)
+        self._form[position, Action.SELECT] = self._evidence.add_form(piece, text, quotable(Kind.TOOL_CALL, text))
         self._comparison.add_planned(self._form[position, Action.SELECT])
 
     def part(self, call: int, position: int, text: str) -> str:
