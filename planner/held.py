@@ -60,11 +60,18 @@ class Referred(NamedTuple):
         form: What is sent.
         held: What was held, as it must be to read the form.
         owed: By row of a held text, the tokens by which this piece grows once that text is gone.
+        saved_tokens: Tokens by which it is shorter than the shortest form without references.
     """
 
     form: Outcome
     held: tuple[Held, ...]
     owed: Mapping[int, float]
+    saved_tokens: int
+
+
+NOT_SHORTER = "not shorter than its form without references"
+NOT_RESTORED = "not restored byte for byte"
+"""Why a text is not sent as references although some of it is held."""
 
 
 class HeldTexts:
@@ -148,8 +155,8 @@ _referring = Best([HeldLines(), Chain([WhiteSpace(), HeldLines()], name="narrow"
 
 def refer(
     content: bytes, held: tuple[Held, ...], *, name: str | None, plain: Outcome | None, is_input: bool = False
-) -> Referred | None:
-    """Return the form of a content that refers to what is held, or `None` where that is not shorter.
+) -> Referred | str:
+    """Return the form of a content that refers to what is held, or why there is none.
 
     It is restored from itself and the texts that it is said to need, and from nothing else, and compared byte by byte.
 
@@ -160,16 +167,14 @@ def refer(
         plain: The shortest form without references; `None`: the original.
         is_input: Whether it is the input of a tool: then its texts are referred to, and it stays JSON.
     """
-    if not held:
-        return None
     form = apply(_inputs if is_input else _referring, Item(content, name, held=held), Query(can_expand=True))
-    without = form.original_tokens if plain is None else plain.tokens
-    if not REFERRING_STEPS.intersection(form.steps) or form.tokens >= without:
-        return None
+    saved = (form.original_tokens if plain is None else plain.tokens) - form.tokens
+    if not REFERRING_STEPS.intersection(form.steps) or saved <= 0:
+        return NOT_SHORTER
     used = tuple(each for each in held if f"={each.label}:".encode() in form.content)
-    if not used or not restores(form, used):
-        return None
-    return Referred(form, used, {int(each.label[1:]): (without - form.tokens) / len(used) for each in used})
+    if not restores(form, used):
+        return NOT_RESTORED
+    return Referred(form, used, {int(each.label[1:]): saved / len(used) for each in used}, saved)
 
 
 def written_by(tool_input: str) -> str:

@@ -102,6 +102,7 @@ class PlannedPrompt:
         self._relies: dict[int, Mapping[int, float]] = {}
         self._data: dict[str, NDArray[Any]] = {name: np.zeros(64, dtype=kind) for name, kind in _COLUMNS.items()}
         self._of_path: dict[str, int] = {}
+        self._subjects: dict[int, str] = {}
         self.changed_from = 0
         """First item that differs from what was sent last; equal to the length then if none does."""
 
@@ -209,6 +210,11 @@ class PlannedPrompt:
         if subject in self._of_path:
             self._data["superseded"][self._of_path[subject]] = True
         self._of_path[subject] = row
+        self._subjects[row] = subject
+
+    def same_subject(self, row: int, other: int) -> bool:
+        """Say whether two items show the same file, listing or plan."""
+        return row in self._subjects and self._subjects[row] == self._subjects.get(other)
 
     def pin(self, row: int) -> None:
         """Never mask an item."""
@@ -229,6 +235,7 @@ class PlannedPrompt:
         for row in range(first, self._size):
             self.free(row)
             self._offers.pop(row, None)
+            self._subjects.pop(row, None)
         self._size = first
         self._of_path = {path: row for path, row in self._of_path.items() if row < first}
         self.changed_from = min(self.changed_from, first)

@@ -194,6 +194,11 @@ class RunReplay:
         _, rows = self._held.get(self.model, (0, 0))
         return min(rows, self.prompt.changed_from) if self.warm else 0
 
+    @property
+    def logged(self) -> tuple[int, ...]:
+        """Pieces of the logged prompt, in their order."""
+        return tuple(self._logged)
+
     def enter(self, call: LoggedCall) -> None:
         """Let the pieces that are new to this call enter both prompts."""
         self._use_model(call.first)
@@ -571,6 +576,16 @@ class RunReplay:
         self._entered[1] += visible - sent
         self._evidence.refer(position, text)
         self._stubs[row] = text
+        self._count_reference(row, copy)
+
+    def _count_reference(self, row: int, copy: int) -> None:
+        diffs = self.totals.diffs
+        if copy >= 0:
+            diffs.copies += 1
+            return
+        diffs.used += 1
+        diffs.saved_tokens += self._references[row].saved_tokens
+        diffs.rereads += any(self.prompt.same_subject(row, source) for source in self._references[row].owed)
 
     def _unfold(self, row: int) -> None:
         """Let an item stand by itself again, because what it refers to goes: nothing ever refers to what is not there.
@@ -584,6 +599,7 @@ class RunReplay:
         position = int(self.prompt.column("piece")[row])
         sent = int(self.prompt.column("visible")[row])
         visible, tokens = self._size(position)
+        self.totals.diffs.unfolded += 1
         self._evidence.unfold(position)
         self.prompt.unfold(row, visible=visible, tokens=tokens)
         self._by_kind[1][self._events[position].kind] += visible - sent
@@ -604,15 +620,23 @@ class RunReplay:
         texts = [quotable(event.kind, event.content)]
         if plain is not None:
             texts.append(plain.content.decode("utf-8", "surrogatepass"))
+        held = self._literal.sources(*texts)
+        if not held:
+            return None
         found = refer(
             event.content.encode("utf-8", "surrogatepass"),
-            self._literal.sources(*texts),
+            held,
             name=self._tools.get(event.link or "", event.name),
             plain=plain,
             is_input=is_input,
         )
-        if found is not None:
-            self._referred[row] = found
+        diffs = self.totals.diffs
+        diffs.attempts += 1
+        if isinstance(found, str):
+            diffs.fallbacks[found] += 1
+            return None
+        diffs.checks += 1
+        self._referred[row] = found
         return found
 
     def _hold_new(self) -> None:

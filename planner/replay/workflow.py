@@ -27,6 +27,7 @@ from apportion.planner.prompt import REPLACEABLE_KINDS
 from apportion.planner.replay.baselines import BASELINES
 from apportion.planner.replay.billing import CacheClock
 from apportion.planner.replay.context import LoggedCall, logged_calls
+from apportion.planner.replay.handoffs import hand_off
 from apportion.planner.replay.regime import cache_regime, with_lifetimes
 from apportion.planner.replay.results import CallFigures, NextFigures, PlanFigures, StageFigures, Totals, WorkflowResult
 from apportion.planner.replay.run import CallCosts, RunReplay
@@ -117,6 +118,9 @@ class _WorkflowReplay:
                 )
             for finished in hand_backs.seen_by(call):
                 self.planner.finished(finished)
+            parent = runs.get(call.first.parent_agent or "")
+            if parent is not None and parent is not runs[name] and not runs[name].calls:
+                self.result.totals.diffs += hand_off(self.log.events, call.added, parent.logged)
             self._call(runs[name], call)
             if call is calls_of[name][-1]:
                 runs[name].close()
