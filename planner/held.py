@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from apportion.compression.strategies.types import Outcome
 
 MIN_LINE = 8
-"""Characters of the shortest line by which held texts are found; any line may be part of a block that is referred to."""
+"""Characters of the shortest line by which held texts are found; a block that is referred to may hold any line."""
 
 MIN_SHARED = 160
 """Characters of lines that a text has to share with what is held: some forty tokens, a few times its reference."""
@@ -180,10 +180,10 @@ def refer(
 def written_by(tool_input: str) -> str:
     r"""Return the text that a tool call writes: its longest string; the whole input where it is no JSON object.
 
-    >>> written_by('{"file_path": "a.py", "content": "import os\nimport sys\n"}')
-    'import os
-import sys
-'
+        >>> written_by('{"file_path": "a.py", "content": "import os\nimport sys\n"}')
+        'import os
+    import sys
+    '
     """
     try:
         fields = json.loads(tool_input) if tool_input.startswith("{") else None
@@ -204,3 +204,36 @@ def restores(form: Outcome, held: tuple[Held, ...]) -> bool:
         return restore(form, (_referring, _inputs), held) == form.original
     except (ValueError, KeyError, IndexError):
         return False
+
+
+class References:
+    """The references in one prompt, and what they refer to.
+
+    Attributes:
+        literal: What stands literally.
+        offered: By new row, its form with references, as long as it is not decided how it enters.
+        forms: By row, the form in which it is sent, and what that refers to.
+        whole: By row that is sent as one reference, the earlier row that holds the same bytes.
+        held_rows: Leading rows of which it is known whether they stand literally.
+    """
+
+    def __init__(self) -> None:
+        self.literal = HeldTexts()
+        self.offered: dict[int, Referred] = {}
+        self.forms: dict[int, Referred] = {}
+        self.whole: dict[int, int] = {}
+        self.held_rows = 0
+
+    def truncate(self, rows: int) -> None:
+        """Take note that only the first rows of the prompt are left."""
+        self.literal.truncate(rows)
+        self.held_rows = min(self.held_rows, rows)
+        for of_row in (self.offered, self.forms, self.whole):
+            for row in [row for row in of_row if row >= rows]:
+                del of_row[row]
+
+    def forget(self, row: int) -> None:
+        """Take note that an item stands nowhere literally any more, and refers to nothing."""
+        self.literal.release(row)
+        self.forms.pop(row, None)
+        self.whole.pop(row, None)

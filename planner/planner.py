@@ -87,6 +87,8 @@ class PlanOptions:
         enabled: Off switch: every prompt is sent as it is.
         select: Level at which parts of new results may be left out behind handles (`compression.pipeline.LEVELS`);
             `None`: none, they enter in lossless forms.
+        summaries: Whether the stub of a masked result says in one line what it holds. In replays this did not repay
+            its tokens (docs/replay.md), so it is off unless asked for.
         models: Folder of trained models that forecast demand; `None` means documented priors.
         widening: What past outcomes say of their forecasts; see `forecasts.widening_of`.
     """
@@ -95,6 +97,7 @@ class PlanOptions:
     target_reduction: float | None = None
     enabled: bool = True
     select: str | None = None
+    summaries: bool = False
     models: Path | None = None
     widening: Widening | None = None
 
@@ -295,7 +298,9 @@ class WorkflowPlanner:
         tokens, copy = prompt.column("tokens")[row], int(prompt.column("copy")[row])
         if copy >= 0 and tokens > REFERENCE_TOKENS and prompt.shown(copy):
             return Birth(row, Action.REFERENCE, float(REFERENCE_TOKENS), copy)
-        structured, selected, referred = (float(prompt.column(name)[row]) for name in ("structured", "selected", "referred"))
+        structured, selected, referred = (
+            float(prompt.column(name)[row]) for name in ("structured", "selected", "referred")
+        )
         lossless = min(structured, referred)
         if selected < lossless and self._worth_selecting(ask, row, lossless, selected):
             return Birth(row, Action.SELECT, selected)
@@ -374,7 +379,7 @@ class WorkflowPlanner:
         seen: NDArray[np.bool_] = ask.prompt.column("maskable") & (ask.call > ask.prompt.column("viewed"))
         for birth in births:
             if birth.action is Action.REFERENCE:
-                seen[list(ask.prompt.owed_by(birth.row))] = False
+                seen[[*ask.prompt.owed_by(birth.row), *([birth.copy] if birth.copy >= 0 else [])]] = False
         return seen
 
     def _prompt_state(self, ask: Invocation, births: tuple[Birth, ...]) -> PromptState:

@@ -21,7 +21,7 @@ REPLACEABLE_KINDS = frozenset({Kind.TOOL_RESULT, Kind.HANDOFF_RESULT})
 the model's own words always stay."""
 
 FOLDABLE_KINDS = frozenset({Kind.TOOL_CALL, Kind.HANDOFF})
-"""Of what may the long texts be left out: the inputs of tools and sub-agents. The calls stay, with their short values."""
+"""Of what the long texts may be left out: inputs of tools and sub-agents. The calls stay, with their short values."""
 
 MIN_FOLDED_TOKENS = 150
 """Smaller inputs are never folded."""
@@ -143,8 +143,24 @@ class PlannedPrompt:
         self._size += 1
         shorter = tokens if structured is None else structured
         forms = (shorter, shorter if selected is None else selected, selected_need)
-        forms = (*forms, shorter if referred is None else referred, 0.0, born, stub)
-        values = (piece, logged, visible, tokens, tokens, born, born, 0, need, False, maskable, _KEEP, copy, *forms)
+        referring = (shorter if referred is None else referred, 0.0, born, stub)
+        values = (
+            piece,
+            logged,
+            visible,
+            tokens,
+            tokens,
+            born,
+            born,
+            0,
+            need,
+            False,
+            maskable,
+            _KEEP,
+            copy,
+            *forms,
+            *referring,
+        )
         for column, value in zip(self._data.values(), values, strict=True):
             column[row] = value
         if owed:

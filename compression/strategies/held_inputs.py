@@ -1,6 +1,6 @@
-"""Inputs of tool calls whose texts the receiver holds already: each text is sent as where its lines stand.
+r"""Inputs of tool calls whose texts the receiver holds already: each text is sent as where its lines stand.
 
-    {"file_path": "a.py", "old_string": "[held: @-=message:lines without numbers]\\n@-=#12:40-52", "new_string": "..."}
+    {"file_path": "a.py", "old_string": "[held: @=message:lines, @- without numbers]\n@-=#12:40-52"}
 
 An edit repeats what it replaces, which was read before. Only texts that are values of the input's own members are
 written so (`held_lines`), and only where that gives the input back, byte for byte; everything else stays as it is, and
@@ -54,7 +54,8 @@ class HeldInputs(LosslessStrategy):
         texts = list(_texts(text))
         if any(each.value.startswith(_BEGIN) for each in texts):
             return None
-        parts, position = [], 0
+        parts: list[str] = []
+        position = 0
         for each in texts:
             form = self._lines.encode(each.value, item, query) if len(each.value) >= MIN_CHARS else None
             if form is not None and query.count(form.encode()) < query.count(each.value.encode()):
@@ -64,7 +65,8 @@ class HeldInputs(LosslessStrategy):
 
     def decode(self, form: str, held: Sequence[Held]) -> str:
         """Return the input with its texts."""
-        parts, position = [], 0
+        parts: list[str] = []
+        position = 0
         for each in _texts(form):
             if each.value.startswith(_BEGIN):
                 parts += (form[position : each.start], _spell(self._lines.decode(each.value, held)))

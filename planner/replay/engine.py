@@ -72,6 +72,7 @@ def replay(
     target_reduction: float | None = None,
     enabled: bool = True,
     select: str | None = None,
+    summaries: bool = False,
     jobs: int | None = 1,
     limit: int | None = None,
     against: Sequence[str] = (),
@@ -91,6 +92,7 @@ def replay(
             settings and environment variables are for the command line.
         select: Level at which parts of new results may be left out behind handles, such as `"recoverable_95"`
             (`compression.pipeline.LEVELS`); `None`: none.
+        summaries: Whether stubs of masked results say in one line what they hold.
         jobs: Parallel processes; `None` takes one per processor, as far as all of them stay within 1 GB of memory, or
             this one alone for small inputs. Others are started anew, so a script that asks for them needs the guard
             `if __name__ == "__main__":`.
@@ -121,6 +123,7 @@ def replay(
         target_reduction=target,
         enabled=enabled,
         select=select,
+        summaries=summaries,
         models=models,
         widening=widening_of(models, outcomes),
     )
@@ -142,6 +145,7 @@ def replay(
         "enabled": enabled,
         "target_reduction": target,
         "select": select,
+        "summaries": summaries,
         "max_tokens": options.budget.max_tokens,
         "max_usd": options.budget.max_usd,
         "jobs": workers,

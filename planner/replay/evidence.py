@@ -190,15 +190,26 @@ class _Shared:
         return self.ids[positions[self._used[positions]]]
 
     def places(self, text: str, windows: NDArray[np.int32]) -> NDArray[np.intp]:
-        """Return where in a text any of these windows begin, in characters, increasing."""
-        found, start = [], 0
-        for block in _blocks(text):
+        """Return where in a text each of these windows that it holds begins, in characters, increasing.
+
+        Of a window that stands in several places, the one nearest to the middle of all of them counts.
+        """
+        places: list[NDArray[np.intp]] = [np.zeros(0, dtype=np.intp)]
+        names: list[NDArray[np.int32]] = [np.zeros(0, dtype=np.int32)]
+        start = 0
+        for block in _blocks(text) if self._wanted.size else ():
             hashes = _hashes(block)
             positions = self._wanted.nearest(hashes)
             known = (self._wanted.at(positions) == hashes) & self._used[positions]
-            found.append(start + np.flatnonzero(known & np.isin(self.ids[positions], windows)))
+            here = np.flatnonzero(known & np.isin(self.ids[positions], windows))
+            places.append(start + here)
+            names.append(self.ids[positions][here])
             start += len(hashes)
-        return np.concatenate(found) if found and self._wanted.size else np.zeros(0, dtype=np.intp)
+        where, which = np.concatenate(places), np.concatenate(names)
+        nearest = np.argsort(np.abs(where - np.median(where)), kind="stable") if len(where) else where
+        _, first = np.unique(which[nearest], return_index=True)
+        found: NDArray[np.intp] = np.sort(where[nearest][first])
+        return found
 
 
 class _Wanted:

@@ -12,7 +12,7 @@ from apportion.compression.inputs import fold_input
 from apportion.compression.store import Handle
 from apportion.compression.summary import summarise
 from apportion.errors import StoreError
-from apportion.planner.held import HeldTexts, refer, shows_lines, written_by
+from apportion.planner.held import References, refer, shows_lines, written_by
 from apportion.planner.masking import EXPANSION_OUTPUT_TOKENS
 from apportion.planner.prompt import (
     FOLDABLE_KINDS,
@@ -56,9 +56,6 @@ MIN_SCHEMAS_SAVED = 3.0
 
 MIN_PARTED_TOKENS = 400
 """Smaller results are fetched whole."""
-
-import os
-SUMMARIES = int(os.environ.get("SUMM","0"))
 
 MAX_TASK = 4_000
 """Characters of a task by which a form is chosen."""
@@ -112,6 +109,7 @@ class RunReplay:
             it. Any other is offered the expand tool from its first mask on; because the schema precedes all that is
             cached, that mask has to wait for a call of which nothing is cached, unless the context window leaves no
             choice.
+        summaries: Whether the stub of a masked result says in one line what it holds.
     """
 
     def __init__(
@@ -124,6 +122,7 @@ class RunReplay:
         regime: CacheRegime,
         forms: Forms | None = None,
         may_mask: bool = True,
+        summaries: bool = False,
     ) -> None:
         self.agent = calls[0].first.agent
         self.prompt = PlannedPrompt()
@@ -144,6 +143,7 @@ class RunReplay:
         self._clock = clock
         self._regime = regime
         self._may_mask = may_mask
+        self._summaries = summaries
         self._counter = TokenCounter(None)
         self._schema_tokens = 0.0
         self._offered = False
@@ -169,19 +169,14 @@ class RunReplay:
         self._verified: dict[str, bytes] = {}
         self._held: dict[str | None, tuple[int, int]] = {}
         self._refers = forms is not None
-        self._literal = HeldTexts()
-        self._referred: dict[int, Referred] = {}
-        self._references: dict[int, Referred] = {}
-        self._whole: dict[int, int] = {}
-        self._held_rows = 0
+        self._refs = References()
         self._parts: dict[int, int] = {}
-        self._parted: set[int] = set()
         self._forms = {} if forms is None else dict(self._shorter_forms(forms, calls))
         self._evidence = RunEvidence(log, calls, self._forms)
 
     def close(self) -> None:
         """Free what only further calls would need."""
-        del self._evidence, self._copies, self._literal
+        del self._evidence, self._copies, self._refs
 
     @property
     def prices(self) -> TokenPrices:
@@ -198,6 +193,18 @@ class RunReplay:
     def logged(self) -> tuple[int, ...]:
         """Pieces of the logged prompt, in their order."""
         return tuple(self._logged)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What is sent, item by item; the agent's own calls of the expand tool are in no log, and empty here."""
+        pieces = self.prompt.column("piece").tolist()
+        whole = ("" if piece == FETCH else self._events[piece].content for piece in pieces)
+        return tuple(self._stubs.get(row, text) for row, text in enumerate(whole))
+
+    @property
+    def references(self) -> dict[int, Referred]:
+        """By row, the forms that refer to lines of earlier rows, and what they refer to."""
+        return dict(self._refs.forms)
 
     def enter(self, call: LoggedCall) -> None:
         """Let the pieces that are new to this call enter both prompts."""
@@ -228,7 +235,7 @@ class RunReplay:
             return
         for row in chosen:
             self._leave_out(row)
-        gone = [row for row in chosen if row not in self._literal]
+        gone = [row for row in chosen if row not in self._refs.literal]
         while gone := self.prompt.relying_on(gone):
             for row in gone:
                 self._unfold(row)
@@ -371,8 +378,7 @@ class RunReplay:
                 self._evidence.leave_planned(item.piece, item.action)
             if self._found.get(row, True):
                 self._evidence.lose(item.piece)
-        self._literal.truncate(len(self.prompt))
-        self._held_rows = min(self._held_rows, len(self.prompt))
+        self._refs.truncate(len(self.prompt))
         self._forget_dropped()
 
     def _forget_dropped(self) -> None:
@@ -383,8 +389,6 @@ class RunReplay:
         self._stubs = {row: stub for row, stub in self._stubs.items() if row < len(pieces)}
         self._handles = {row: handle for row, handle in self._handles.items() if row < len(pieces)}
         self._found = {row: found for row, found in self._found.items() if row < len(pieces)}
-        self._whole = {row: copy for row, copy in self._whole.items() if row < len(pieces)}
-        self._references = {row: found for row, found in self._references.items() if row < len(pieces)}
         self._rows, self._hidden = {}, {}
         for row, piece in enumerate(pieces):
             if piece == FETCH:
@@ -408,7 +412,9 @@ class RunReplay:
         replaceable = event.kind in REPLACEABLE_KINDS and visible >= MIN_REPLACED_TOKENS
         folded = self._folded(position) if self._refers and event.kind in FOLDABLE_KINDS else None
         copy = self._whole_copy(event.content) if replaceable else -1
-        row = self._append_planned(position, logged=len(self._logged) - 1, replaceable=replaceable, copy=copy, folded=folded)
+        row = self._append_planned(
+            position, logged=len(self._logged) - 1, replaceable=replaceable, copy=copy, folded=folded
+        )
         if replaceable and copy < 0:
             self._copies[event.content] = row
         self._note_subject(row, event)
@@ -479,7 +485,7 @@ class RunReplay:
             count=_count_bytes,
             name=self._tools.get(event.link or "", event.name),
             as_file=self._reads_files and not self._offered,
-            summary=self._summary(position, original) if SUMMARIES and sent >= SUMMARIES else "",
+            summary=self._summary(position, original) if self._summaries else "",
         )
         if rendered.handle is not None and not self._comes_back(rendered, original):
             self.degraded.add(LOST_ORIGINAL)
@@ -497,11 +503,9 @@ class RunReplay:
             self._evidence.regain(position)
         else:
             self._evidence.leave_planned(position, before)
-        if SUMMARIES and sent >= SUMMARIES:
+        if self._summaries:
             self._parts[row] = self._evidence.enter_part(position, stub)
-        self._literal.release(row)
-        self._whole.pop(row, None)
-        self._references.pop(row, None)
+        self._refs.forget(row)
         self._hidden[position] = row
         self._stubs[row] = stub
         self._handles[row] = rendered.handle
@@ -549,8 +553,7 @@ class RunReplay:
         self._by_kind[1][event.kind] += visible - sent
         self._entered[1] += visible
         self._evidence.fold(position, before, text)
-        self._literal.release(row)
-        self._references.pop(row, None)
+        self._refs.forget(row)
         self._hidden[position] = row
         self._stubs[row] = text
         self._handles[row] = handle
@@ -562,14 +565,13 @@ class RunReplay:
         if copy >= 0:
             original = self._events[position].content.encode("utf-8", "surrogatepass")
             text = reference(original, position=copy).decode()
-            self._whole[row] = copy
+            self._refs.whole[row] = copy
         else:
-            self._references[row] = self._referred[row]
-            text = self._referred[row].form.content.decode("utf-8", "surrogatepass")
+            self._refs.forms[row] = self._refs.offered[row]
+            text = self._refs.offered[row].form.content.decode("utf-8", "surrogatepass")
         visible, sent = count_tokens(text), int(self.prompt.column("visible")[row])
         if visible >= sent:
-            self._whole.pop(row, None)
-            self._references.pop(row, None)
+            self._refs.forget(row)
             return
         self.prompt.refer(row, visible=visible, tokens=float(self._counter.estimate(text).tokens))
         self._by_kind[1][self._events[position].kind] += visible - sent
@@ -584,15 +586,15 @@ class RunReplay:
             diffs.copies += 1
             return
         diffs.used += 1
-        diffs.saved_tokens += self._references[row].saved_tokens
-        diffs.rereads += any(self.prompt.same_subject(row, source) for source in self._references[row].owed)
+        diffs.saved_tokens += self._refs.forms[row].saved_tokens
+        diffs.rereads += any(self.prompt.same_subject(row, source) for source in self._refs.forms[row].owed)
 
     def _unfold(self, row: int) -> None:
         """Let an item stand by itself again, because what it refers to goes: nothing ever refers to what is not there.
 
         It follows what goes, so all of it is written anew in any case. Of a copy of all that goes, a stub is left.
         """
-        if row in self._whole:
+        if row in self._refs.whole:
             self._mask(row, visible=int(self._size(int(self.prompt.column("piece")[row]))[0]))
             if self.prompt.action(row) is Action.MASK:
                 return
@@ -604,8 +606,7 @@ class RunReplay:
         self.prompt.unfold(row, visible=visible, tokens=tokens)
         self._by_kind[1][self._events[position].kind] += visible - sent
         self._entered[1] += visible
-        self._whole.pop(row, None)
-        self._references.pop(row, None)
+        self._refs.forget(row)
         self._stubs.pop(row)
         if (position, Action.STRUCTURE) in self._forms:
             self._shorten(row, Action.STRUCTURE)
@@ -620,7 +621,7 @@ class RunReplay:
         texts = [quotable(event.kind, event.content)]
         if plain is not None:
             texts.append(plain.content.decode("utf-8", "surrogatepass"))
-        held = self._literal.sources(*texts)
+        held = self._refs.literal.sources(*texts)
         if not held:
             return None
         found = refer(
@@ -636,15 +637,15 @@ class RunReplay:
             diffs.fallbacks[found] += 1
             return None
         diffs.checks += 1
-        self._referred[row] = found
+        self._refs.offered[row] = found
         return found
 
     def _hold_new(self) -> None:
         """Take note of what has been sent literally for the first time."""
-        for row in range(self._held_rows, len(self.prompt)):
+        for row in range(self._refs.held_rows, len(self.prompt)):
             self._hold(row)
-        self._held_rows = len(self.prompt)
-        self._referred.clear()
+        self._refs.held_rows = len(self.prompt)
+        self._refs.offered.clear()
 
     def _hold(self, row: int) -> None:
         position = int(self.prompt.column("piece")[row])
@@ -655,14 +656,14 @@ class RunReplay:
             text, form = event.content, None
         elif action is Action.STRUCTURE:
             text, form = self._stubs[row], self._forms[position, action]
-        elif action is Action.REFERENCE and row in self._references:
-            text, form = self._stubs[row], self._references[row].form
+        elif action is Action.REFERENCE and row in self._refs.forms:
+            text, form = self._stubs[row], self._refs.forms[row].form
         else:
             return
         if event.kind in FOLDABLE_KINDS:
-            self._literal.hold(row, written_by(text), form=form is not None)
+            self._refs.literal.hold(row, written_by(text), form=form is not None)
         elif form is None or shows_lines(form):
-            self._literal.hold(row, text, form=form is not None)
+            self._refs.literal.hold(row, text, form=form is not None)
 
     def _shorten(self, row: int, action: Action) -> None:
         """Send a shorter form of a new item."""
@@ -760,8 +761,8 @@ class RunReplay:
         event = self._events[position]
         whole = self._size(position)[0]
         text = event.content
-        if event.kind in REPLACEABLE_KINDS and whole >= MIN_PARTED_TOKENS and position not in self._parted:
-            text = self._evidence.part(call.number, position, text)
+        if event.kind in REPLACEABLE_KINDS and whole >= MIN_PARTED_TOKENS and not self._shown_in_part(position):
+            text = self._evidence.part(call.number, text)
         row = self._append_planned(position, logged=-1, replaceable=True)
         self.prompt.inherit(row, hidden)
         if text == event.content:
@@ -769,15 +770,17 @@ class RunReplay:
             self._evidence.enter_planned(position)
             visible = whole
         else:
-            self._parted.add(position)
             visible = count_tokens(text)
-            self.prompt.shorten(
-                row, Action.SELECT, visible=visible, tokens=float(self._counter.estimate(text).tokens)
-            )
+            self.prompt.shorten(row, Action.SELECT, visible=visible, tokens=float(self._counter.estimate(text).tokens))
             self._parts[row] = self._evidence.enter_part(position, text)
             self._stubs[row] = text
         self._by_kind[1][event.kind] += visible
         return visible
+
+    def _shown_in_part(self, position: int) -> bool:
+        """Say whether a part of an item has been fetched already: then all of it is fetched the next time."""
+        pieces, action = self.prompt.column("piece"), self.prompt.action
+        return any(pieces[row] == position and action(row) is Action.SELECT for row in self._parts)
 
     def _note_uses(self, call: LoggedCall) -> None:
         for position in self._evidence.used(call.number):

@@ -83,7 +83,7 @@ class RunEvidence:
         self._form[position, Action.SELECT] = self._evidence.add_form(piece, text, quotable(Kind.TOOL_CALL, text))
         self._comparison.add_planned(self._form[position, Action.SELECT])
 
-    def part(self, call: int, position: int, text: str) -> str:
+    def part(self, call: int, text: str) -> str:
         """Return the part of a piece that an agent asks for, from which a call's output quotes what is not visible."""
         windows = self._comparison.missing(self._output[call])
         return part_around(text, self._evidence.shared.places(text, windows))

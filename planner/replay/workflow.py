@@ -115,6 +115,7 @@ class _WorkflowReplay:
                     regime=regime,
                     forms=self.forms,
                     may_mask=call.first.agent in fetching,
+                    summaries=self.options.summaries,
                 )
             for finished in hand_backs.seen_by(call):
                 self.planner.finished(finished)
