@@ -206,6 +206,15 @@ class RunReplay:
         """By row, the forms that refer to lines of earlier rows, and what they refer to."""
         return dict(self._refs.forms)
 
+    @property
+    def copies(self) -> dict[int, int]:
+        """By row that is sent as one reference to a copy of all of it, the row of that copy."""
+        return dict(self._refs.whole)
+
+    def original(self, row: int) -> str:
+        """Return the text of an item as logged."""
+        return self._events[int(self.prompt.column("piece")[row])].content
+
     def enter(self, call: LoggedCall) -> None:
         """Let the pieces that are new to this call enter both prompts."""
         self._use_model(call.first)
