@@ -185,6 +185,7 @@ class PlannedPrompt:
 
     def refer(self, row: int, *, visible: int, tokens: float) -> None:
         """Send a new item as references to earlier rows, which are thereby used again."""
+        self.free(row)
         self.shorten(row, Action.REFERENCE, visible=visible, tokens=tokens)
         self._relies[row] = self.owed_by(row)
         for source, grows in self._relies[row].items():

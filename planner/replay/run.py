@@ -571,6 +571,11 @@ class RunReplay:
     def _refer(self, row: int, copy: int) -> None:
         """Send references instead of a new item: one to an earlier copy, or some to blocks of lines."""
         position = int(self.prompt.column("piece")[row])
+        stands = (
+            self.prompt.shown(copy) if copy >= 0 else all(map(self._refs.literal.holds, self._refs.offered[row].held))
+        )
+        if not stands:
+            return
         if copy >= 0:
             original = self._events[position].content.encode("utf-8", "surrogatepass")
             text = reference(original, position=copy).decode()
