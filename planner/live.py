@@ -8,10 +8,21 @@ cache holds.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from apportion.compression.actions import mask, reference
-from apportion.planner.prompt import MIN_REPLACED_TOKENS, REPLACEABLE_KINDS, PlannedPrompt, path_of, prior_need
+from apportion.planner.held import References, Referred, refer, shows_lines, written_by
+from apportion.planner.prompt import (
+    FOLDABLE_KINDS,
+    MIN_REPLACED_TOKENS,
+    REFERENCE_TOKENS,
+    REPLACEABLE_KINDS,
+    STUB_TOKENS,
+    PlannedPrompt,
+    plan_of,
+    prior_need,
+    subject_of,
+)
 from apportion.planner.replay.billing import CacheClock, Tariff, tariff
 from apportion.planner.sizes import Size, Sizes
 from apportion.prices import lookup
@@ -100,6 +111,8 @@ class LiveRun:
         self._sent: list[SentItem] = []
         self._shorter: dict[tuple[int, Action], Outcome] = {}
         self._copies: dict[str, int] = {}
+        self.references = References()
+        """What refers to what."""
         self._held = 0
         self._tokens: float | None = None
 
@@ -139,11 +152,17 @@ class LiveRun:
         self._tokens = None
         for birth in plan.births:
             if birth.action is Action.REFERENCE:
-                self._replace(birth.row, Action.REFERENCE, copy=birth.copy)
+                self._refer(birth.row, birth.copy)
             else:
                 self._shorten(birth.row, birth.action)
+        gone: list[int] = []
         for row in plan.masks.items.tolist():
-            self._replace(row, Action.MASK)
+            self._mask(row)
+            if row not in self.references.literal:
+                gone.append(row)
+        while gone := self.prompt.relying_on(gone):
+            for row in gone:
+                self._unfold(row)
 
     def settle(self, prompt_tokens: float | None, now: datetime) -> None:
         """Take note that the prompt was sent, and of its size as billed."""
@@ -151,6 +170,10 @@ class LiveRun:
             self.overhead_tokens = max(0.0, prompt_tokens - self.tokens)
         self._held = len(self.prompt)
         self.prompt.sent()
+        for row in range(self.references.held_rows, len(self.prompt)):
+            self._hold(row)
+        self.references.held_rows = len(self.prompt)
+        self.references.offered.clear()
         self._clock.touch((self.run_id, self.model), now)
         self.calls += 1
 
@@ -188,20 +211,24 @@ class LiveRun:
         del self._sent[kept:], self._items[kept:]
         self._shorter = {key: form for key, form in self._shorter.items() if key[0] < kept}
         self._copies = {key: row for key, row in self._copies.items() if row < kept}
+        self.references.truncate(kept)
         self._held = min(self._held, kept)
 
     def _append(self, item: ContextItem, task: str, *, expands: bool) -> None:
         row = len(self._items)
         visible, tokens = self._sizes.of(item.content, self._counter)
         may_change = replaceable(item, tokens)
-        columns: dict[str, float] = {}
+        columns: dict[str, Any] = {}
         copy, need = -1, 0.0
         if may_change:
             copy = self._copies.get(item.content, -1)
+            copy = copy if copy >= 0 and self.prompt.shown(copy) else -1
             handed_back = item.kind is Kind.HANDOFF_RESULT
             need = prior_need(tokens, tool=item.name, handed_back=handed_back, sub_agent=self.role == "sub")
             columns = self._columns(row, item, task, need, expands=expands)
-            self._copies.setdefault(item.content, row)
+            columns |= self._referring(row, item, copy)
+            if copy < 0:
+                self._copies[item.content] = row
         self._items.append(item)
         self._sent.append(SentItem(item.content))
         self.prompt.append(
@@ -212,14 +239,27 @@ class LiveRun:
             born=self.calls,
             need=need,
             maskable=may_change and expands,
-            copy=copy if copy >= 0 and self.prompt.shown(copy) else -1,
+            copy=copy,
             **columns,
         )
-        self._note_file(row, item)
+        self._note_subject(row, item)
 
-    def _columns(self, row: int, item: ContextItem, task: str, need: float, *, expands: bool) -> dict[str, float]:
+    def _referring(self, row: int, item: ContextItem, copy: int) -> dict[str, Any]:
+        """Work out how a piece can refer to what stands literally before it, and return the columns of that."""
+        if copy >= 0:
+            return {"owed": {copy: float(STUB_TOKENS - REFERENCE_TOKENS)}}
+        plain = self._shorter.get((row, Action.STRUCTURE))
+        texts = [item.content] if plain is None else [item.content, plain.content.decode("utf-8", "surrogatepass")]
+        held = self.references.literal.sources(*texts)
+        found = refer(_bytes(item.content), held, name=item.name, plain=plain) if held else None
+        if not isinstance(found, Referred):
+            return {}
+        self.references.offered[row] = found
+        return {"referred": self._size(found.form.content).tokens, "owed": found.owed}
+
+    def _columns(self, row: int, item: ContextItem, task: str, need: float, *, expands: bool) -> dict[str, Any]:
         """Work out the shorter forms of a piece, and return their columns in the prompt."""
-        columns: dict[str, float] = {}
+        columns: dict[str, Any] = {}
         if self._forms is None:
             return columns
         forms = self._forms.of(_bytes(item.content), task=task, name=item.name)
@@ -232,14 +272,14 @@ class LiveRun:
             columns["selected_need"] = need * forms.selected.left_out_share
         return columns
 
-    def _note_file(self, row: int, item: ContextItem) -> None:
-        """Note which file a result shows."""
-        if item.kind is not Kind.TOOL_RESULT or item.link is None:
-            return
-        calls = (old for old in reversed(self._items) if old.kind is Kind.TOOL_CALL and old.link == item.link)
-        path = next((path_of(call.content) for call in calls), None)
-        if path is not None:
-            self.prompt.show_file(row, path)
+    def _note_subject(self, row: int, item: ContextItem) -> None:
+        """Note what a result shows, or which plan a call writes: an earlier sight of it is superseded."""
+        subject = plan_of(item.name) if item.kind is Kind.TOOL_CALL else None
+        if item.kind is Kind.TOOL_RESULT and item.link is not None:
+            calls = (old for old in reversed(self._items) if old.kind is Kind.TOOL_CALL and old.link == item.link)
+            subject = next((subject_of(call.name, call.content) for call in calls), None)
+        if subject is not None:
+            self.prompt.show_file(row, subject)
 
     def _shorten(self, row: int, action: Action) -> None:
         form = self._shorter[row, action]
@@ -249,22 +289,62 @@ class LiveRun:
         self.prompt.shorten(row, action, visible=size.visible, tokens=size.tokens)
         self._sent[row] = SentItem(text, action, handle)
 
-    def _replace(self, row: int, action: Action, *, copy: int = -1) -> None:
-        item = self._items[row]
-        original = _bytes(item.content)
-        if action is Action.REFERENCE:
-            self.prompt.pin(copy)
-            handle, stub = None, reference(original, position=copy)
+    def _refer(self, row: int, copy: int) -> None:
+        """Send references instead of a new piece: one to an earlier copy, or some to blocks of lines."""
+        found = self.references.offered.get(row)
+        if copy >= 0 and self.prompt.shown(copy):
+            content = reference(_bytes(self._items[row].content), position=copy)
+        elif copy < 0 and found is not None and all(map(self.references.literal.holds, found.held)):
+            content = found.form.content
         else:
-            handle = self._store.put(original)
-            visible = self._sizes.of(item.content, self._counter).visible
-            stub = mask(original, handle=handle, name=item.name, tokens=visible)
-        text = stub.decode()
-        size = self._sizes.of(text, self._counter)
+            return
+        size, text = self._size(content), content.decode("utf-8", "surrogatepass")
         if size.tokens >= self.prompt.column("tokens")[row]:
             return
-        self.prompt.replace(row, action, visible=size.visible, tokens=size.tokens)
-        self._sent[row] = SentItem(text, action, handle)
+        if copy >= 0:
+            self.references.whole[row] = copy
+        elif found is not None:
+            self.references.forms[row] = found
+        self.prompt.refer(row, visible=size.visible, tokens=size.tokens)
+        self._sent[row] = SentItem(text, Action.REFERENCE)
+
+    def _mask(self, row: int, *, tokens: float | None = None) -> None:
+        """Send a stub instead of a piece where that is shorter than what is sent for it, or than so many tokens."""
+        item = self._items[row]
+        original = _bytes(item.content)
+        handle = self._store.put(original)
+        stub = mask(original, handle=handle, name=item.name, tokens=self.size_of(row).visible)
+        text, size = stub.decode(), self._size(stub)
+        if size.tokens >= (self.prompt.column("tokens")[row] if tokens is None else tokens):
+            return
+        self.prompt.replace(row, Action.MASK, visible=size.visible, tokens=size.tokens)
+        self._sent[row] = SentItem(text, Action.MASK, handle)
+        self.references.forget(row)
+
+    def _unfold(self, row: int) -> None:
+        """Let a piece stand by itself again, because what it refers to goes; of a copy of all that, a stub is left."""
+        item, whole = self._items[row], self.size_of(row)
+        if row in self.references.whole:
+            self._mask(row, tokens=whole.tokens)
+            if self.prompt.action(row) is Action.MASK:
+                return
+        self.prompt.unfold(row, visible=whole.visible, tokens=whole.tokens)
+        self.references.forget(row)
+        self._sent[row] = SentItem(item.content)
+        if (row, Action.STRUCTURE) in self._shorter:
+            self._shorten(row, Action.STRUCTURE)
+        self._hold(row)
+
+    def _hold(self, row: int) -> None:
+        """Take note of a piece that stands literally, so that later ones can refer to it."""
+        sent, item = self._sent[row], self._items[row]
+        found = self.references.forms.get(row)
+        form = found.form if found is not None else self._shorter.get((row, sent.action))
+        if sent.action is Action.KEEP:
+            text = written_by(item.content) if item.kind in FOLDABLE_KINDS else item.content
+            self.references.literal.hold(row, text)
+        elif sent.action in {Action.STRUCTURE, Action.REFERENCE} and form is not None and shows_lines(form):
+            self.references.literal.hold(row, sent.content, form=True)
 
     def note_quotes(self, rows: Sequence[int], items: Sequence[ContextItem], call: int) -> None:
         """Take note of what the output of a call has quoted, as far as these are still the pieces of the prompt."""

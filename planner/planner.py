@@ -28,7 +28,7 @@ from apportion.planner.masking import (
     mask_exactly,
     plan_masks,
 )
-from apportion.planner.prompt import REFERENCE_TOKENS, STUB_TOKENS
+from apportion.planner.prompt import REFERENCE_TOKENS
 from apportion.planner.solver import plan_workflow
 from apportion.records import Action, Budget, Feature
 
@@ -87,6 +87,8 @@ class PlanOptions:
         enabled: Off switch: every prompt is sent as it is.
         select: Level at which parts of new results may be left out behind handles (`compression.pipeline.LEVELS`);
             `None`: none, they enter in lossless forms.
+        summaries: Whether the stub of a masked result says in one line what it holds. In replays this did not repay
+            its tokens (docs/replay.md), so it is off unless asked for.
         models: Folder of trained models that forecast demand; `None` means documented priors.
         widening: What past outcomes say of their forecasts; see `forecasts.widening_of`.
         off: Kinds of action that are switched off.
@@ -98,6 +100,7 @@ class PlanOptions:
     target_reduction: float | None = None
     enabled: bool = True
     select: str | None = None
+    summaries: bool = False
     models: Path | None = None
     widening: Widening | None = None
     off: frozenset[Feature] = frozenset()
@@ -185,7 +188,7 @@ class Birth(NamedTuple):
         row: The item.
         action: `REFERENCE`, `STRUCTURE` or `SELECT`.
         tokens: Tokens of what is sent.
-        copy: The earlier row that holds the same bytes, for a reference.
+        copy: The earlier row that holds the same bytes, for a reference to all of it; -1 for one to parts.
     """
 
     row: int
@@ -298,7 +301,8 @@ class WorkflowPlanner:
     def plan_births(self, ask: Invocation) -> tuple[Birth, ...]:
         """Return how new items enter the prompt: by reference where it holds the same bytes, else shorter if that pays.
 
-        A reference and a lossless form are never dearer, and the receiver has all of the text.
+        References, to all of it or to blocks of lines, and lossless forms are never dearer, and the receiver has all
+        of the text.
         """
         prompt = ask.prompt
         new = np.flatnonzero(prompt.column("born") == ask.call)
@@ -309,12 +313,19 @@ class WorkflowPlanner:
         tokens, copy = prompt.column("tokens")[row], int(prompt.column("copy")[row])
         if copy >= 0 and tokens > REFERENCE_TOKENS and prompt.shown(copy) and Feature.REFERENCE not in off:
             return Birth(row, Action.REFERENCE, float(REFERENCE_TOKENS), copy)
-        structured, selected = (float(prompt.column(name)[row]) for name in ("structured", "selected"))
-        worth = selected < structured and Feature.SELECT not in off
+        structured, selected, referred = (
+            float(prompt.column(name)[row]) for name in ("structured", "selected", "referred")
+        )
         if Feature.STRUCTURE in off:
             structured = float(tokens)
-        if worth and self._worth_selecting(ask, row, structured, selected):
+        if Feature.REFERENCE in off:
+            referred = float(tokens)
+        lossless = min(structured, referred)
+        worth = selected < lossless and Feature.SELECT not in off
+        if worth and self._worth_selecting(ask, row, lossless, selected):
             return Birth(row, Action.SELECT, selected)
+        if referred < min(structured, tokens):
+            return Birth(row, Action.REFERENCE, referred)
         return Birth(row, Action.STRUCTURE, structured) if structured < tokens else None
 
     def _worth_selecting(self, ask: Invocation, row: int, structured: float, selected: float) -> bool:
@@ -373,7 +384,7 @@ class WorkflowPlanner:
         state = self._prompt_state(ask, births)
         tokens, prompt_tokens = state.tokens, ask.overhead_tokens + float(state.tokens.sum())
         seen = self._seen(ask, births)
-        saveable = float((tokens - STUB_TOKENS)[seen & (tokens > STUB_TOKENS)].sum())
+        saveable = float((tokens - state.stub_tokens)[seen & (tokens > state.stub_tokens)].sum())
         must_save = max(_beyond_window(ask, prompt_tokens), self._beyond_budget(prompt_tokens, saveable))
         short = self._binding(ask, prompt_tokens)
         return plan_masks(
@@ -387,17 +398,19 @@ class WorkflowPlanner:
 
     def _seen(self, ask: Invocation, births: tuple[Birth, ...]) -> NDArray[np.bool_]:
         """Say which items may be masked because a call has seen them whole."""
-        seen: NDArray[np.bool_] = ask.prompt.column("maskable") & (ask.call > ask.prompt.column("born"))
-        seen[[birth.copy for birth in births if birth.copy >= 0]] = False
+        seen: NDArray[np.bool_] = ask.prompt.column("maskable") & (ask.call > ask.prompt.column("viewed"))
+        for birth in births:
+            if birth.action is Action.REFERENCE:
+                seen[[*ask.prompt.owed_by(birth.row), *([birth.copy] if birth.copy >= 0 else [])]] = False
         return seen
 
     def _prompt_state(self, ask: Invocation, births: tuple[Birth, ...]) -> PromptState:
         prompt = ask.prompt
         need = prompt.need_at(ask.call)
-        old = ask.call - prompt.column("born") >= VIEWS
+        old = ask.call - prompt.column("viewed") >= VIEWS
         return PromptState(
             tokens=tokens_with(prompt, births),
-            stub_tokens=np.full(len(prompt), float(STUB_TOKENS)),
+            stub_tokens=prompt.column("stub") + owed_with(prompt, births),
             maskable=self._seen(ask, births) & (old | (need <= TINY_NEED)),
             need=need,
             cached_items=ask.cached_items,
@@ -598,7 +611,7 @@ def _saved_for_sure(ask: Invocation, births: Sequence[Birth]) -> float:
     held = ask.prompt.structured_away()
     cached = float(held[: ask.cached_items].sum())
     whole = ask.prompt.column("tokens")
-    new = sum(float(whole[birth.row]) - birth.tokens for birth in births if birth.action is Action.STRUCTURE)
+    new = sum(float(whole[birth.row]) - birth.tokens for birth in births if birth.action is not Action.SELECT)
     written = float(held.sum()) - cached + new
     return ask.calibration * (cached * ask.prices.read + written * ask.prices.write)
 
@@ -608,6 +621,15 @@ def tokens_with(prompt: PlannedPrompt, births: Sequence[Birth]) -> NDArray[np.fl
     tokens: NDArray[np.float64] = prompt.column("tokens").copy()
     tokens[[birth.row for birth in births]] = [birth.tokens for birth in births]
     return tokens
+
+
+def owed_with(prompt: PlannedPrompt, births: Sequence[Birth]) -> NDArray[np.float64]:
+    """Return by how many tokens later items grow once each item is gone, new ones having entered, shape (n,)."""
+    owed: NDArray[np.float64] = prompt.column("owed").copy()
+    for birth in births:
+        for source, grows in prompt.owed_by(birth.row).items() if birth.action is Action.REFERENCE else ():
+            owed[source] += grows
+    return owed
 
 
 def _beyond_window(ask: Invocation, prompt_tokens: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ from apportion.planner.report.schema import (
     CallPoint,
     ConfidenceBin,
     Dearer,
+    DiffUse,
     Facts,
     KindRow,
     Ledger,
@@ -317,8 +318,18 @@ def _figures(totals: Totals) -> dict[str, Any]:
             next_action_recoverable=_share(totals.support[3], totals.support[0]),
             expansions=totals.expansions,
             expansions_per_100_calls=_share(100.0 * totals.expansions, totals.calls),
+            extra_calls=totals.extra_calls,
         ),
+        "diff": _diff(totals),
     }
+
+
+def _diff(totals: Totals) -> DiffUse:
+    diffs = totals.diffs
+    counts = {column.name: getattr(diffs, column.name) for column in fields(diffs)}
+    reasons = {name: dict(sorted(counts[name].items())) for name in ("fallbacks", "handoff_fallbacks")}
+    share = _share(diffs.transport_only_tokens, totals.transmitted[0])
+    return DiffUse(**counts | reasons, transport_only_share=share)
 
 
 _UNKNOWN = Ledger(baseline=None, planned=None, saved_share=None)

@@ -76,6 +76,7 @@ def replay(
     enabled: bool = True,
     select: str | None = None,
     off: frozenset[Feature] = frozenset(),
+    summaries: bool = False,
     jobs: int | None = 1,
     limit: int | None = None,
     against: Sequence[str] = (),
@@ -98,6 +99,7 @@ def replay(
         select: Level at which parts of new results may be left out behind handles, such as `"recoverable_95"`
             (`compression.pipeline.LEVELS`); `None`: none.
         off: Kinds of action that are switched off.
+        summaries: Whether stubs of masked results say in one line what they hold.
         jobs: Parallel processes; `None` takes one per processor, as far as all of them stay within 1 GB of memory, or
             this one alone for small inputs. Others are started anew, so a script that asks for them needs the guard
             `if __name__ == "__main__":`.
@@ -134,6 +136,7 @@ def replay(
         target_reduction=target,
         enabled=enabled,
         select=select,
+        summaries=summaries,
         models=models,
         widening=widening_of(models, outcomes),
         off=off,
@@ -159,6 +162,7 @@ def replay(
         "target_reduction": target,
         "select": select,
         **({"off": ", ".join(sorted(off))} if off else {}),
+        "summaries": summaries,
         "max_tokens": options.budget.max_tokens,
         "max_usd": options.budget.max_usd,
         "jobs": workers,

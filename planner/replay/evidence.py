@@ -59,6 +59,7 @@ class Evidence:
         output_windows: Windows of each output that occur in some piece.
         facts: The fact behind each fact id.
         window_count: Number of window ids.
+        shared: Finds the windows of further texts.
     """
 
     piece_facts: list[NDArray[np.int32]]
@@ -67,6 +68,7 @@ class Evidence:
     output_windows: list[NDArray[np.int32]]
     facts: tuple[str, ...]
     window_count: int
+    shared: _Shared
 
     @classmethod
     def build(cls, pieces: Sequence[str], outputs: Sequence[str], forms: Sequence[ShortForm] = ()) -> Evidence:
@@ -84,7 +86,7 @@ class Evidence:
             if text not in facts:
                 facts[text] = _known(extract_facts(text), numbers)
         distinct_shown = distinct_pieces | dict.fromkeys(form.shown for form in forms)
-        windows, window_count = _shared_windows(distinct_shown, distinct_outputs)
+        windows, shared = _shared_windows(distinct_shown, distinct_outputs)
         names = tuple(numbers)
         return cls(
             piece_facts=[facts[text] for text in pieces]
@@ -93,8 +95,21 @@ class Evidence:
             piece_windows=[windows[text] for text in pieces] + [windows[form.shown] for form in forms],
             output_windows=[windows[text] for text in outputs],
             facts=names,
-            window_count=window_count,
+            window_count=shared.count,
+            shared=shared,
         )
+
+    def add_form(self, piece: int, text: str, shown: str | None = None) -> int:
+        """Add a form of a piece and return its index.
+
+        Args:
+            piece: Index of the piece.
+            text: What is sent.
+            shown: The part of the piece that it shows; `None`: all of it, here or where it refers to.
+        """
+        self.piece_facts.append(_shown_facts(self.piece_facts[piece], self.facts, text))
+        self.piece_windows.append(self.piece_windows[piece] if shown is None else self.shared.of(shown))
+        return len(self.piece_facts) - 1
 
 
 def quotable(kind: Kind, content: str) -> str:
@@ -145,19 +160,56 @@ def _sorted(ids: NDArray[np.int32]) -> NDArray[np.int32]:
     return ids
 
 
-def _shared_windows(pieces: dict[str, None], outputs: dict[str, None]) -> tuple[dict[str, NDArray[np.int32]], int]:
-    """Return the ids of the windows that occur both in a piece and in an output, by text, and their number."""
+def _shared_windows(pieces: dict[str, None], outputs: dict[str, None]) -> tuple[dict[str, NDArray[np.int32]], _Shared]:
+    """Return the ids of the windows that occur both in a piece and in an output, by text, and what finds them."""
     wanted = _Wanted(outputs)
     found = {text: wanted.positions_of(text) for text in pieces}
     used = np.zeros(wanted.size, dtype=np.bool_)
     for positions in found.values():
         used[positions] = True
+    shared = _Shared(wanted, used)
     for text in outputs:
         if text not in found:
             positions = wanted.positions_of(text)
             found[text] = positions[used[positions]]
-    ids = np.cumsum(used, dtype=np.int32) - 1
-    return {text: ids[positions] for text, positions in found.items()}, int(np.count_nonzero(used))
+    return {text: shared.ids[positions] for text, positions in found.items()}, shared
+
+
+class _Shared:
+    """The windows that occur both in a piece and in an output."""
+
+    def __init__(self, wanted: _Wanted, used: NDArray[np.bool_]) -> None:
+        self.ids: NDArray[np.int32] = np.cumsum(used, dtype=np.int32) - 1
+        self.count = int(np.count_nonzero(used))
+        self._wanted = wanted
+        self._used = used
+
+    def of(self, text: str) -> NDArray[np.int32]:
+        """Return the ids of those in a text."""
+        positions = self._wanted.positions_of(text)
+        return self.ids[positions[self._used[positions]]]
+
+    def places(self, text: str, windows: NDArray[np.int32]) -> NDArray[np.intp]:
+        """Return where in a text each of these windows that it holds begins, in characters, increasing.
+
+        Of a window that stands in several places, the one nearest to the middle of all of them counts.
+        """
+        places: list[NDArray[np.intp]] = [np.zeros(0, dtype=np.intp)]
+        names: list[NDArray[np.int32]] = [np.zeros(0, dtype=np.int32)]
+        start = 0
+        for block in _blocks(text) if self._wanted.size else ():
+            hashes = _hashes(block)
+            positions = self._wanted.nearest(hashes)
+            known = (self._wanted.at(positions) == hashes) & self._used[positions]
+            here = np.flatnonzero(known & np.isin(self.ids[positions], windows))
+            places.append(start + here)
+            names.append(self.ids[positions][here])
+            start += len(hashes)
+        where, which = np.concatenate(places), np.concatenate(names)
+        nearest = np.argsort(np.abs(where - np.median(where)), kind="stable") if len(where) else where
+        _, first = np.unique(which[nearest], return_index=True)
+        found: NDArray[np.intp] = np.sort(where[nearest][first])
+        return found
 
 
 class _Wanted:
@@ -180,10 +232,19 @@ class _Wanted:
             return found[0]
         return np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int32)
 
+    def nearest(self, hashes: NDArray[np.uint64]) -> NDArray[np.intp]:
+        """Return for each hash the position at which it stands, if it is wanted at all."""
+        positions = np.searchsorted(self._hashes, hashes)
+        positions[positions == self.size] = 0
+        return positions
+
+    def at(self, positions: NDArray[np.intp]) -> NDArray[np.uint64]:
+        """Return the hashes at some positions."""
+        return self._hashes[positions]
+
     def _positions(self, hashes: NDArray[np.uint64]) -> NDArray[np.int32]:
         candidates = _distinct(hashes[self._sieve[_leading(hashes)]])
-        positions = np.searchsorted(self._hashes, candidates)
-        positions[positions == self.size] = 0
+        positions = self.nearest(candidates)
         found: NDArray[np.int32] = positions[self._hashes[positions] == candidates].astype(np.int32)
         return found
 

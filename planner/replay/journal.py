@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 SAME_BYTES = "the prompt holds the same bytes already"
 """Why a piece is sent as a reference."""
 
+SAME_LINES = "the prompt holds these lines already"
+"""Why a piece is sent with references in the place of blocks of lines."""
+
+REFERRED_LEFT = "the piece that it referred to was left out"
+"""Why a copy is masked that was a reference."""
+
 REPAYS = "what that saves repays the expansions that it risks"
 """Why parts of a new result are left out behind a handle."""
 
@@ -37,7 +43,7 @@ class Entry:
         tokens: Visible tokens of the piece.
         sent_tokens: Visible tokens of what is sent in its place.
         calls: Calls in which that was sent; `None` while it stands.
-        fetched: Whether a later output quoted what was left out, so that it was charged as fetched back.
+        fetched: How often a later output quoted what was left out, so that it was charged as fetched back.
     """
 
     position: int
@@ -47,7 +53,7 @@ class Entry:
     tokens: int
     sent_tokens: int
     calls: int | None = None
-    fetched: bool = False
+    fetched: int = 0
 
     @property
     def saved_tokens(self) -> int:
@@ -75,12 +81,27 @@ class Journal:
         self.entries.append(entry)
         self._standing[row] = entry
 
-    def fetched(self, row: int, call: int) -> None:
-        """Note that a call's output needed what stands at a row: the whole piece is sent from the next call on."""
+    def fetched(self, row: int, call: int, *, whole: bool) -> None:
+        """Note that a call's output needed what stands at a row.
+
+        Args:
+            row: The row.
+            call: The call.
+            whole: Whether the whole piece is sent from the next call on; a part leaves the rest out as before.
+        """
+        entry = self._standing.get(row)
+        if entry is None:
+            return
+        entry.fetched += 1
+        if whole:
+            del self._standing[row]
+            entry.end(call + 1)
+
+    def restored(self, row: int, call: int) -> None:
+        """Note that a piece stands whole again from a call on."""
         entry = self._standing.pop(row, None)
         if entry is not None:
-            entry.fetched = True
-            entry.end(call + 1)
+            entry.end(call)
 
     def truncate(self, rows: int, call: int) -> None:
         """Let all rows but the first ones go, before a call."""
@@ -101,7 +122,7 @@ def figures_of(entries: Iterable[Entry]) -> dict[tuple[str, str], ActionFigures]
     sums: defaultdict[tuple[str, str], ActionFigures] = defaultdict(lambda: ActionFigures(0, 0, 0, 0, 0))
     for entry in entries:
         key = (str(entry.action), entry.reason)
-        one = (1, entry.tokens, entry.sent_tokens, entry.saved_tokens, int(entry.fetched))
+        one = (1, entry.tokens, entry.sent_tokens, entry.saved_tokens, entry.fetched)
         sums[key] = ActionFigures(*add_pairs(sums[key], one))
     return dict(sums)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -16,6 +17,38 @@ NO_OUTPUT_USAGE = "no output usage in the log: output counted from its text"
 
 LOST_ORIGINAL = "an original did not come back from the handle store"
 """Why something was left whole, or was not recoverable."""
+
+
+@dataclass(slots=True)
+class Diffs:
+    """What was sent as references to what the receiver holds, and what only the way to it would save."""
+
+    attempts: int = 0
+    """Results and inputs that share lines with what stands literally in the prompt they enter."""
+    used: int = 0
+    """Of these, sent with references."""
+    copies: int = 0
+    """Results sent as one reference to an earlier copy of all of them."""
+    rereads: int = 0
+    """Of those with references, later sights of a file: what is written out of them is what changed."""
+    saved_tokens: int = 0
+    """Visible tokens by which they entered shorter than their shortest form without references."""
+    unfolded: int = 0
+    """References that were written out again because what they referred to went."""
+    checks: int = 0
+    """Reconstructions compared with the original, byte by byte."""
+    fallbacks: Counter[str] = field(default_factory=Counter)
+    """Why attempts were not used."""
+    handoffs: int = 0
+    handoff_deltas: int = 0
+    handoff_tokens: int = 0
+    transport_only_tokens: int = 0
+    """Tokens of first prompts of runs that the parent's prompt holds: a delta saves them on the way only."""
+    handoff_fallbacks: Counter[str] = field(default_factory=Counter)
+
+    def __add__(self, other: Diffs) -> Diffs:
+        """Add up field by field."""
+        return Diffs(*(getattr(self, column.name) + getattr(other, column.name) for column in fields(self)))
 
 
 @dataclass(slots=True)
@@ -38,6 +71,9 @@ class Totals:
     support: tuple[int, int, int, int] = (0, 0, 0, 0)
     """Facts that next actions used; of these visible, visible after expansion, and recoverable."""
     expansions: int = 0
+    extra_calls: int = 0
+    """Calls in which expansions were asked for; one asks for all that the next output needs."""
+    diffs: Diffs = field(default_factory=Diffs)
     read_simulated: tuple[float, float] = (0.0, 0.0)
     """Tokens read from cache, and prompt tokens, of the calls whose cache reads are logged."""
     read_logged: tuple[float, float] = (0.0, 0.0)

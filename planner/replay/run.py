@@ -6,21 +6,38 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from apportion.compression.actions import Rendered, render, restore
+from apportion.compression.actions import Rendered, reference, render, restore
 from apportion.compression.expand_tool import expand_schema, reads_files
+from apportion.compression.inputs import fold_input
 from apportion.compression.store import Handle
+from apportion.compression.summary import summarise
 from apportion.errors import StoreError
+from apportion.planner.held import References, refer, shows_lines, written_by
 from apportion.planner.masking import EXPANSION_OUTPUT_TOKENS
 from apportion.planner.prompt import (
+    FOLDABLE_KINDS,
+    MIN_FOLDED_TOKENS,
     MIN_REPLACED_TOKENS,
+    REFERENCE_TOKENS,
     REPLACEABLE_KINDS,
     STUB_TOKENS,
     PlannedPrompt,
     path_of,
+    plan_of,
     prior_need,
+    subject_of,
 )
 from apportion.planner.replay.billing import CacheClock, CacheSplit, Tariff, split_prompt, tariff
-from apportion.planner.replay.journal import REPAYS, SAME_BYTES, Entry, Journal, how_shortened
+from apportion.planner.replay.evidence import quotable
+from apportion.planner.replay.journal import (
+    REFERRED_LEFT,
+    REPAYS,
+    SAME_BYTES,
+    SAME_LINES,
+    Entry,
+    Journal,
+    how_shortened,
+)
 from apportion.planner.replay.results import LOST_ORIGINAL, NO_OUTPUT_USAGE, NO_PROMPT_USAGE, Totals, add_pairs
 from apportion.planner.replay.run_evidence import RunEvidence
 from apportion.prices import lookup
@@ -33,6 +50,7 @@ if TYPE_CHECKING:
     from apportion.compression.store import HandleStore
     from apportion.compression.strategies.types import Outcome
     from apportion.planner.forms import Forms
+    from apportion.planner.held import Referred
     from apportion.planner.masking import TokenPrices
     from apportion.planner.planner import Birth
     from apportion.planner.replay.context import LoggedCall
@@ -44,6 +62,9 @@ CALLING_KINDS = frozenset({Kind.TOOL_CALL, Kind.HANDOFF})
 
 MIN_SCHEMAS_SAVED = 3.0
 """The first masks of a run must leave out this many times the tokens of the expand tool's schema, which stays."""
+
+MIN_PARTED_TOKENS = 400
+"""Smaller results are fetched whole."""
 
 MAX_TASK = 4_000
 """Characters of a task by which a form is chosen."""
@@ -97,6 +118,7 @@ class RunReplay:
             it. Any other is offered the expand tool from its first mask on; because the schema precedes all that is
             cached, that mask has to wait for a call of which nothing is cached, unless the context window leaves no
             choice.
+        summaries: Whether the stub of a masked result says in one line what it holds.
     """
 
     def __init__(
@@ -109,6 +131,7 @@ class RunReplay:
         regime: CacheRegime,
         forms: Forms | None = None,
         may_mask: bool = True,
+        summaries: bool = False,
     ) -> None:
         self.agent = calls[0].first.agent
         self.prompt = PlannedPrompt()
@@ -130,6 +153,7 @@ class RunReplay:
         self._clock = clock
         self._regime = regime
         self._may_mask = may_mask
+        self._summaries = summaries
         self._counter = TokenCounter(None)
         self._schema_tokens = 0.0
         self._offered = False
@@ -154,13 +178,16 @@ class RunReplay:
         self._dropped: set[int] = set()
         self._verified: dict[str, bytes] = {}
         self._held: dict[str | None, tuple[int, int]] = {}
+        self._refers = forms is not None
+        self._refs = References()
+        self._parts: dict[int, int] = {}
         self._forms = {} if forms is None else dict(self._shorter_forms(forms, calls))
         self._evidence = RunEvidence(log, calls, self._forms)
 
     def close(self) -> None:
         """Free what only further calls would need."""
         self.journal.close(self.calls)
-        del self._evidence, self._copies
+        del self._evidence, self._copies, self._refs
 
     @property
     def prices(self) -> TokenPrices:
@@ -172,6 +199,32 @@ class RunReplay:
         """Leading items of the planned prompt that the cache of the model holds."""
         _, rows = self._held.get(self.model, (0, 0))
         return min(rows, self.prompt.changed_from) if self.warm else 0
+
+    @property
+    def logged(self) -> tuple[int, ...]:
+        """Pieces of the logged prompt, in their order."""
+        return tuple(self._logged)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What is sent, item by item; the agent's own calls of the expand tool are in no log, and empty here."""
+        pieces = self.prompt.column("piece").tolist()
+        whole = ("" if piece == FETCH else self._events[piece].content for piece in pieces)
+        return tuple(self._stubs.get(row, text) for row, text in enumerate(whole))
+
+    @property
+    def references(self) -> dict[int, Referred]:
+        """By row, the forms that refer to lines of earlier rows, and what they refer to."""
+        return dict(self._refs.forms)
+
+    @property
+    def copies(self) -> dict[int, int]:
+        """By row that is sent as one reference to a copy of all of it, the row of that copy."""
+        return dict(self._refs.whole)
+
+    def original(self, row: int) -> str:
+        """Return the text of an item as logged."""
+        return self._events[int(self.prompt.column("piece")[row])].content
 
     def enter(self, call: LoggedCall) -> None:
         """Let the pieces that are new to this call enter both prompts."""
@@ -188,11 +241,10 @@ class RunReplay:
         self.may_mask_now = self._may_mask and (self._offered or self._reads_files or self._may_offer(call))
 
     def bear(self, births: Iterable[Birth]) -> None:
-        """Let new items enter as planned: as references to earlier copies, which then stay, or in a shorter form."""
+        """Let new items enter as planned: as references to what stands literally before them, or in a shorter form."""
         for birth in births:
             if birth.action is Action.REFERENCE:
-                self.prompt.pin(birth.copy)
-                self._replace(birth.row, Action.REFERENCE, SAME_BYTES, copy=birth.copy)
+                self._refer(birth.row, birth.copy)
             else:
                 self._shorten(birth.row, birth.action)
 
@@ -202,7 +254,11 @@ class RunReplay:
         if not (self._offered or self._reads_files or self._worth_a_tool(chosen)):
             return
         for row in chosen:
-            self._replace(row, Action.MASK, reason)
+            self._leave_out(row, reason)
+        gone = [row for row in chosen if row not in self._refs.literal]
+        while gone := self.prompt.relying_on(gone):
+            for row in gone:
+                self._unfold(row)
 
     def drop(self, rows: Iterable[int]) -> None:
         """Leave items out without a handle: what they hold cannot come back."""
@@ -227,6 +283,7 @@ class RunReplay:
         self._count_prefix(kept, splits[0], call)
         output = self._output_tokens(call)
         self.prompt.sent()
+        self._hold_new()
         extra = self._expand_quoted(call, heads[1], scale)
         self._note_uses(call)
         self._previous_tokens = (self._logged_tokens, self._planned_tokens())
@@ -334,10 +391,15 @@ class RunReplay:
             self._by_kind[1][kind] -= item.visible
             if item.piece == FETCH:
                 continue
-            if item.action not in {Action.MASK, Action.REFERENCE}:
+            if row in self._parts:
+                self._evidence.leave_part(self._parts.pop(row))
+                if item.action is Action.SELECT:
+                    continue
+            if item.action is not Action.MASK:
                 self._evidence.leave_planned(item.piece, item.action)
             if self._found.get(row, True):
                 self._evidence.lose(item.piece)
+        self._refs.truncate(len(self.prompt))
         self._forget_dropped()
 
     def _forget_dropped(self) -> None:
@@ -353,7 +415,9 @@ class RunReplay:
             if piece == FETCH:
                 continue
             self._rows[piece] = row
-            if self.prompt.shown(row):
+            if row in self._parts and self.prompt.action(row) is Action.SELECT:
+                continue
+            if self.prompt.shown(row) or self.prompt.action(row) is Action.REFERENCE:
                 self._hidden.pop(piece, None)
             elif row not in self._dropped:
                 self._hidden[piece] = row
@@ -367,37 +431,50 @@ class RunReplay:
             side[event.kind] += visible
         self._evidence.enter(position)
         replaceable = event.kind in REPLACEABLE_KINDS and visible >= MIN_REPLACED_TOKENS
+        folded = self._folded(position) if self._refers and event.kind in FOLDABLE_KINDS else None
         copy = self._whole_copy(event.content) if replaceable else -1
-        row = self._append_planned(position, logged=len(self._logged) - 1, replaceable=replaceable, copy=copy)
+        row = self._append_planned(
+            position, logged=len(self._logged) - 1, replaceable=replaceable, copy=copy, folded=folded
+        )
         if replaceable and copy < 0:
             self._copies[event.content] = row
-        if event.kind is Kind.TOOL_RESULT:
-            self._note_file(row, event)
+        self._note_subject(row, event)
         if not event.kind.written_by_model:
             self._entered = [tokens + visible for tokens in self._entered]
 
-    def _note_file(self, row: int, event: Event) -> None:
-        """Note which file a result shows."""
+    def _note_subject(self, row: int, event: Event) -> None:
+        """Note what a result shows, or which plan a call writes: what an earlier one showed of it is superseded."""
         call = self._inputs.get(event.link or "")
-        path = path_of(self._events[call].content) if call is not None else None
-        if path is not None:
-            self.prompt.show_file(row, path)
+        if event.kind is Kind.TOOL_RESULT and call is not None:
+            given = self._events[call]
+            subject = subject_of(given.name, given.content)
+        else:
+            subject = plan_of(event.name) if event.kind is Kind.TOOL_CALL else None
+        if subject is not None:
+            self.prompt.show_file(row, subject)
 
     def _whole_copy(self, content: str) -> int:
         """Return an earlier row that shows the same bytes, or -1."""
         row = self._copies.get(content, -1)
         return row if row >= 0 and self.prompt.shown(row) else -1
 
-    def _append_planned(self, position: int, *, logged: int, replaceable: bool, copy: int = -1) -> int:
+    def _append_planned(
+        self, position: int, *, logged: int, replaceable: bool, copy: int = -1, folded: bytes | None = None
+    ) -> int:
         event = self._events[position]
         visible, tokens = self._size(position)
         need = 0.0
-        if replaceable:
+        if replaceable or folded is not None:
             tool = self._tools.get(event.link or "", event.name)
             handed_back = event.kind is Kind.HANDOFF_RESULT
-            need = prior_need(tokens, tool=tool, handed_back=handed_back, sub_agent=event.parent_agent is not None)
-        self._rows[position] = len(self.prompt)
+            sub_agent = event.parent_agent is not None
+            written = folded is not None
+            need = prior_need(tokens, tool=tool, handed_back=handed_back, sub_agent=sub_agent, written=written)
+        row = self._rows[position] = len(self.prompt)
         new = logged >= 0
+        may_refer = new and copy < 0 and (replaceable or event.kind in FOLDABLE_KINDS)
+        referred = self._find_references(row, position) if may_refer else None
+        owed = {copy: float(STUB_TOKENS - REFERENCE_TOKENS)} if copy >= 0 else referred.owed if referred else None
         return self.prompt.append(
             piece=position,
             logged=logged,
@@ -405,28 +482,31 @@ class RunReplay:
             tokens=tokens,
             born=self.calls,
             need=need,
-            maskable=replaceable,
+            maskable=replaceable or folded is not None,
             copy=copy,
             structured=self._tokens_of_form(position, Action.STRUCTURE) if new else None,
             selected=self._tokens_of_form(position, Action.SELECT) if new and self._may_select else None,
             selected_need=need * self._share_left_out(position),
+            referred=None if referred is None else self._tokens_of(referred.form),
+            owed=owed,
+            stub=STUB_TOKENS if folded is None else self._counter.estimate(folded.decode("utf-8", "replace")).tokens,
         )
 
-    def _replace(self, row: int, action: Action, reason: str, *, copy: int | None = None) -> None:
+    def _mask(self, row: int, reason: str, *, visible: int | None = None) -> None:
+        """Replace an item by a stub where that is shorter than what is sent for it, or than a given size."""
         position = int(self.prompt.column("piece")[row])
         event = self._events[position]
         original = event.content.encode("utf-8", "surrogatepass")
-        visible = int(self.prompt.column("visible")[row])
-        before = self.prompt.action(row)
+        before, sent = self.prompt.action(row), int(self.prompt.column("visible")[row])
         rendered = render(
             original,
-            action,
+            Action.MASK,
             store=self._store,
-            tokens=visible,
+            tokens=sent if visible is None else visible,
             count=_count_bytes,
             name=self._tools.get(event.link or "", event.name),
-            position=copy,
             as_file=self._reads_files and not self._offered,
+            summary=self._summary(position, original) if self._summaries else "",
         )
         if rendered.handle is not None and not self._comes_back(rendered, original):
             self.degraded.add(LOST_ORIGINAL)
@@ -436,15 +516,185 @@ class RunReplay:
             return
         stub = rendered.content.decode()
         stub_visible = count_tokens(stub)
-        self._note(row, action, reason, stub_visible)
-        self.prompt.replace(row, action, visible=stub_visible, tokens=float(self._counter.estimate(stub).tokens))
-        self._by_kind[1][event.kind] += stub_visible - visible
-        self._entered[1] += stub_visible if action is Action.MASK else stub_visible - visible
-        self._evidence.leave_planned(position, before)
+        self._note(row, Action.MASK, reason, stub_visible)
+        self.prompt.replace(row, Action.MASK, visible=stub_visible, tokens=float(self._counter.estimate(stub).tokens))
+        self._by_kind[1][event.kind] += stub_visible - sent
+        self._entered[1] += stub_visible
+        if row in self._parts:
+            self._evidence.leave_part(self._parts.pop(row))
+            self._evidence.regain(position)
+        else:
+            self._evidence.leave_planned(position, before)
+        if self._summaries:
+            self._parts[row] = self._evidence.enter_part(position, stub)
+        self._refs.forget(row)
         self._hidden[position] = row
         self._stubs[row] = stub
         self._handles[row] = rendered.handle
         self._found[row] = True
+
+    def _summary(self, position: int, original: bytes) -> str:
+        """Return what a result holds, in one line."""
+        event = self._events[position]
+        call = self._inputs.get(event.link or "")
+        path = path_of(self._events[call].content) if call is not None else None
+        return summarise(original, name=self._tools.get(event.link or "", event.name), path=path)
+
+    def _leave_out(self, row: int, reason: str) -> None:
+        """Mask a result, or what is long in an input."""
+        position = int(self.prompt.column("piece")[row])
+        is_input = self._events[position].kind in FOLDABLE_KINDS and int(self.prompt.column("logged")[row]) >= 0
+        (self._fold if is_input else self._mask)(row, reason)
+
+    def _folded(self, position: int) -> bytes | None:
+        """Return an input without its long texts, where that is clearly shorter."""
+        event, (visible, _) = self._events[position], self._size(position)
+        if visible < MIN_FOLDED_TOKENS:
+            return None
+        original = event.content.encode("utf-8", "surrogatepass")
+        as_file = self._reads_files and not self._offered
+        folded = fold_input(original, handle=Handle.of(original), count=count_tokens, as_file=as_file)
+        shorter = folded is not None and _count_bytes(folded) + MIN_REPLACED_TOKENS <= visible
+        return folded if shorter else None
+
+    def _fold(self, row: int, reason: str) -> None:
+        """Leave the long texts of an input out; the call stays."""
+        position = int(self.prompt.column("piece")[row])
+        event, folded = self._events[position], self._folded(position)
+        original = event.content.encode("utf-8", "surrogatepass")
+        handle = self._store.put(original) if folded is not None else None
+        if folded is None or handle is None or not self._comes_back(Rendered(Action.SELECT, folded, handle), original):
+            self.prompt.pin(row)
+            return
+        text, sent = folded.decode("utf-8", "surrogatepass"), int(self.prompt.column("visible")[row])
+        visible, before = count_tokens(text), self.prompt.action(row)
+        if visible >= sent:
+            self.prompt.pin(row)
+            return
+        self._note(row, Action.SELECT, reason, visible)
+        self.prompt.replace(row, Action.SELECT, visible=visible, tokens=float(self._counter.estimate(text).tokens))
+        self._by_kind[1][event.kind] += visible - sent
+        self._entered[1] += visible
+        self._evidence.fold(position, before, text)
+        self._refs.forget(row)
+        self._hidden[position] = row
+        self._stubs[row] = text
+        self._handles[row] = handle
+        self._found[row] = True
+
+    def _refer(self, row: int, copy: int) -> None:
+        """Send references instead of a new item: one to an earlier copy, or some to blocks of lines."""
+        position = int(self.prompt.column("piece")[row])
+        stands = (
+            self.prompt.shown(copy) if copy >= 0 else all(map(self._refs.literal.holds, self._refs.offered[row].held))
+        )
+        if not stands:
+            return
+        if copy >= 0:
+            original = self._events[position].content.encode("utf-8", "surrogatepass")
+            text = reference(original, position=copy).decode()
+            self._refs.whole[row] = copy
+        else:
+            self._refs.forms[row] = self._refs.offered[row]
+            text = self._refs.offered[row].form.content.decode("utf-8", "surrogatepass")
+        visible, sent = count_tokens(text), int(self.prompt.column("visible")[row])
+        if visible >= sent:
+            self._refs.forget(row)
+            return
+        self._note(row, Action.REFERENCE, SAME_BYTES if copy >= 0 else SAME_LINES, visible)
+        self.prompt.refer(row, visible=visible, tokens=float(self._counter.estimate(text).tokens))
+        self._by_kind[1][self._events[position].kind] += visible - sent
+        self._entered[1] += visible - sent
+        self._evidence.refer(position, text)
+        self._stubs[row] = text
+        self._count_reference(row, copy)
+
+    def _count_reference(self, row: int, copy: int) -> None:
+        diffs = self.totals.diffs
+        if copy >= 0:
+            diffs.copies += 1
+            return
+        diffs.used += 1
+        diffs.saved_tokens += self._refs.forms[row].saved_tokens
+        diffs.rereads += any(self.prompt.same_subject(row, source) for source in self._refs.forms[row].owed)
+
+    def _unfold(self, row: int) -> None:
+        """Let an item stand by itself again, because what it refers to goes: nothing ever refers to what is not there.
+
+        It follows what goes, so all of it is written anew in any case. Of a copy of all that goes, a stub is left.
+        """
+        if row in self._refs.whole:
+            whole = int(self._size(int(self.prompt.column("piece")[row]))[0])
+            self._mask(row, REFERRED_LEFT, visible=whole)
+            if self.prompt.action(row) is Action.MASK:
+                return
+        position = int(self.prompt.column("piece")[row])
+        sent = int(self.prompt.column("visible")[row])
+        visible, tokens = self._size(position)
+        self.totals.diffs.unfolded += 1
+        self.journal.restored(row, self.calls)
+        self._evidence.unfold(position)
+        self.prompt.unfold(row, visible=visible, tokens=tokens)
+        self._by_kind[1][self._events[position].kind] += visible - sent
+        self._entered[1] += visible
+        self._refs.forget(row)
+        self._stubs.pop(row)
+        if (position, Action.STRUCTURE) in self._forms:
+            self._shorten(row, Action.STRUCTURE)
+        self._hold(row)
+
+    def _find_references(self, row: int, position: int) -> Referred | None:
+        """Return the form of a new item that refers to what stands literally in the prompt, if it is shorter."""
+        if not self._refers:
+            return None
+        event, plain = self._events[position], self._forms.get((position, Action.STRUCTURE))
+        is_input = event.kind in FOLDABLE_KINDS
+        texts = [quotable(event.kind, event.content)]
+        if plain is not None:
+            texts.append(plain.content.decode("utf-8", "surrogatepass"))
+        held = self._refs.literal.sources(*texts)
+        if not held:
+            return None
+        found = refer(
+            event.content.encode("utf-8", "surrogatepass"),
+            held,
+            name=self._tools.get(event.link or "", event.name),
+            plain=plain,
+            is_input=is_input,
+        )
+        diffs = self.totals.diffs
+        diffs.attempts += 1
+        if isinstance(found, str):
+            diffs.fallbacks[found] += 1
+            return None
+        diffs.checks += 1
+        self._refs.offered[row] = found
+        return found
+
+    def _hold_new(self) -> None:
+        """Take note of what has been sent literally for the first time."""
+        for row in range(self._refs.held_rows, len(self.prompt)):
+            self._hold(row)
+        self._refs.held_rows = len(self.prompt)
+        self._refs.offered.clear()
+
+    def _hold(self, row: int) -> None:
+        position = int(self.prompt.column("piece")[row])
+        if not self._refers or position == FETCH:
+            return
+        action, event = self.prompt.action(row), self._events[position]
+        if action is Action.KEEP:
+            text, form = event.content, None
+        elif action is Action.STRUCTURE:
+            text, form = self._stubs[row], self._forms[position, action]
+        elif action is Action.REFERENCE and row in self._refs.forms:
+            text, form = self._stubs[row], self._refs.forms[row].form
+        else:
+            return
+        if event.kind in FOLDABLE_KINDS:
+            self._refs.literal.hold(row, written_by(text), form=form is not None)
+        elif form is None or shows_lines(form):
+            self._refs.literal.hold(row, text, form=form is not None)
 
     def _shorten(self, row: int, action: Action) -> None:
         """Send a shorter form of a new item."""
@@ -512,35 +762,36 @@ class RunReplay:
         return True
 
     def _expand_quoted(self, call: LoggedCall, head: float, scale: float) -> _Expansions:
-        """Send again what the output quotes from masked items, with one extra call each.
+        """Send again what the output quotes from masked items, with one extra call for all of them.
 
-        The agent's call of the expand tool and its result stay in the history. Where an original does not come back,
-        the call is paid in vain.
+        The agent's calls of the expand tool and their results stay in the history. Where an original does not come
+        back, the call is paid in vain.
         """
-        total = _Expansions()
         support = self._evidence.support(call.number)
+        before = (head + self._planned_tokens()) * scale
+        items = sent = 0
         while quoted := self._evidence.quoted(call.number, self._hidden):
             position = quoted[0]
-            hidden = self._hidden.pop(position)
+            hidden = self._hidden[position]
             self.prompt.settle(hidden)
-            self.journal.fetched(hidden, self.calls)
-            before = (head + self._planned_tokens()) * scale
             self._append_fetch()
-            sent = self._append_expanded(position, hidden) if self._found.get(hidden, True) else 0
-            split = split_prompt((head + self._planned_tokens()) * scale, before, self.tariff.min_cached_tokens)
-            total = _Expansions(
-                total.items + 1,
-                total.visible + self._visible()[1],
-                total.sent + sent,
-                total.tokens + split.total,
-                total.cost + self.tariff.cost(split, EXPANSION_OUTPUT_TOKENS),
-            )
-            self.prompt.sent()
+            if self._found.get(hidden, True):
+                sent += self._append_expanded(position, hidden, call)
+            else:
+                del self._hidden[position]
+            self.journal.fetched(hidden, self.calls, whole=position not in self._hidden)
+            items += 1
         after = self._evidence.support(call.number)
         counts = (support.baseline, support.planned, after.planned, support.recoverable)
         self.totals.support = add_pairs(self.totals.support, counts)
-        self.totals.expansions += total.items
-        return total
+        self.totals.expansions += items
+        if not items:
+            return _Expansions()
+        self.totals.extra_calls += 1
+        split = split_prompt((head + self._planned_tokens()) * scale, before, self.tariff.min_cached_tokens)
+        self.prompt.sent()
+        cost = self.tariff.cost(split, items * EXPANSION_OUTPUT_TOKENS)
+        return _Expansions(items, self._visible()[1], sent, split.total, cost)
 
     def _append_fetch(self) -> None:
         """Let the agent's call of the expand tool enter the planned prompt."""
@@ -555,14 +806,31 @@ class RunReplay:
         )
         self._by_kind[1][Kind.TOOL_CALL] += EXPANSION_OUTPUT_TOKENS
 
-    def _append_expanded(self, position: int, hidden: int) -> int:
-        """Let a masked item enter the planned prompt again, whole; return its visible tokens."""
+    def _append_expanded(self, position: int, hidden: int, call: LoggedCall) -> int:
+        """Let a masked item enter the planned prompt again, in part where that suffices; return its visible tokens."""
+        event = self._events[position]
+        whole = self._size(position)[0]
+        text = event.content
+        if event.kind in REPLACEABLE_KINDS and whole >= MIN_PARTED_TOKENS and not self._shown_in_part(position):
+            text = self._evidence.part(call.number, text)
         row = self._append_planned(position, logged=-1, replaceable=True)
         self.prompt.inherit(row, hidden)
-        self._evidence.enter_planned(position)
-        visible, _ = self._size(position)
-        self._by_kind[1][self._events[position].kind] += visible
+        if text == event.content:
+            del self._hidden[position]
+            self._evidence.enter_planned(position)
+            visible = whole
+        else:
+            visible = count_tokens(text)
+            self.prompt.shorten(row, Action.SELECT, visible=visible, tokens=float(self._counter.estimate(text).tokens))
+            self._parts[row] = self._evidence.enter_part(position, text)
+            self._stubs[row] = text
+        self._by_kind[1][event.kind] += visible
         return visible
+
+    def _shown_in_part(self, position: int) -> bool:
+        """Say whether a part of an item has been fetched already: then all of it is fetched the next time."""
+        pieces, action = self.prompt.column("piece"), self.prompt.action
+        return any(pieces[row] == position and action(row) is Action.SELECT for row in self._parts)
 
     def _note_uses(self, call: LoggedCall) -> None:
         for position in self._evidence.used(call.number):
@@ -671,7 +939,10 @@ class RunReplay:
 
     def _tokens_of_form(self, position: int, action: Action) -> float | None:
         form = self._forms.get((position, action))
-        return None if form is None else float(self._counter.estimate(form.content.decode()).tokens)
+        return None if form is None else self._tokens_of(form)
+
+    def _tokens_of(self, form: Outcome) -> float:
+        return float(self._counter.estimate(form.content.decode()).tokens)
 
     def _share_left_out(self, position: int) -> float:
         form = self._forms.get((position, Action.SELECT))

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from apportion.planner.replay.evidence import Evidence, ShortForm, quotable
+from apportion.planner.replay.evidence import WINDOW, Evidence, ShortForm, quotable
 from apportion.planner.replay.visibility import Comparison, Support
 from apportion.records import Action, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from apportion.compression.strategies.types import Outcome
     from apportion.planner.replay.context import LoggedCall
@@ -38,7 +40,7 @@ class RunEvidence:
         self._piece = {position: piece for piece, position in enumerate(positions)}
         self._output = {call.number: output for output, call in enumerate(calls)}
         self._evidence = Evidence.build(
-            [log.events[position].content for position in positions],
+            [quotable(log.events[position].kind, log.events[position].content) for position in positions],
             [_action_text(log, call) for call in calls],
             [ShortForm(self._piece[position], *_texts(form)) for (position, _), form in forms.items()],
         )
@@ -66,6 +68,42 @@ class RunEvidence:
         """Let a shorter form stand for a piece in the planned prompt; what it leaves out is within reach."""
         self._comparison.remove_planned(self._piece[position])
         self._comparison.add_planned(self._form[position, action])
+
+    def refer(self, position: int, text: str) -> None:
+        """Let references stand for a piece in the planned prompt: what they mean stands literally elsewhere in it."""
+        piece = self._piece[position]
+        self._form[position, Action.REFERENCE] = self._evidence.add_form(piece, text)
+        self._comparison.remove_planned(piece)
+        self._comparison.add_planned(self._form[position, Action.REFERENCE])
+
+    def fold(self, position: int, before: Action, text: str) -> None:
+        """Let a form that leaves parts out stand for a piece in the planned prompt; these are within reach."""
+        piece = self._piece[position]
+        self.leave_planned(position, before)
+        self._form[position, Action.SELECT] = self._evidence.add_form(piece, text, quotable(Kind.TOOL_CALL, text))
+        self._comparison.add_planned(self._form[position, Action.SELECT])
+
+    def part(self, call: int, text: str) -> str:
+        """Return the part of a piece that an agent asks for, from which a call's output quotes what is not visible."""
+        windows = self._comparison.missing(self._output[call])
+        return part_around(text, self._evidence.shared.places(text, windows))
+
+    def enter_part(self, position: int, text: str) -> int:
+        """Let a part of a piece enter the planned prompt again; return its number."""
+        form = self._evidence.add_form(self._piece[position], text, text)
+        self._comparison.add_planned(form)
+        return form
+
+    def leave_part(self, number: int) -> None:
+        """Let a part leave the planned prompt."""
+        self._comparison.remove_planned(number)
+        self._comparison.lose(number)
+
+    def unfold(self, position: int) -> None:
+        """Let a piece stand in the planned prompt whole again, instead of the references to it."""
+        self.leave_planned(position, Action.REFERENCE)
+        self._comparison.add_planned(self._piece[position])
+        self._comparison.lose(self._piece[position])  # it was within reach all along
 
     def leave_baseline(self, position: int) -> None:
         """Let a piece leave the logged prompt."""
@@ -103,6 +141,33 @@ class RunEvidence:
         """
         by_piece = {self._piece[position]: position for position in hidden}
         return [by_piece[piece] for piece in self._comparison.quoted_masked(self._output[call], by_piece)]
+
+
+PART_SHARE = 0.5
+"""Share of a text that is taken to come with what is wanted of it: who asks for a part does not know where it ends."""
+
+MOST_PART = 0.8
+"""A larger share is not worth asking for: all of it is."""
+
+
+def part_around(text: str, places: NDArray[np.intp]) -> str:
+    """Return whole lines around some places of a text, `PART_SHARE` of it or more; all of it where that is most of it.
+
+    Args:
+        text: The text.
+        places: Where windows begin that must be within, in characters, increasing.
+    """
+    if not len(places):
+        return text
+    first, last = int(places[0]), int(places[-1]) + WINDOW
+    more = max(0, round(PART_SHARE * len(text)) - (last - first))
+    start = max(0, first - more // 2)
+    end = min(len(text), last + more - (first - start))
+    start = max(0, min(start, end - round(PART_SHARE * len(text))))
+    start = text.rfind("\n", 0, start) + 1
+    end = text.find("\n", end)
+    end = len(text) if end < 0 else end + 1
+    return text if end - start > MOST_PART * len(text) else text[start:end]
 
 
 def _action_text(log: WorkflowLog, call: LoggedCall) -> str:

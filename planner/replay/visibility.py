@@ -173,6 +173,12 @@ class Comparison:
         visible, reached = (int(np.count_nonzero(view.held.visible(known))) for view in (self._planned, self._reach))
         return Support(len(known), visible, reached)
 
+    def missing(self, output: int) -> NDArray[np.int32]:
+        """Return the windows of an output that the baseline shows and the planned prompt does not."""
+        windows = self._evidence.output_windows[output]
+        hidden = ~self._planned.held.visible_windows(windows)
+        return windows[self._baseline.visible_windows(windows) & hidden]
+
     def quoted_masked(self, output: int, masked: Iterable[int]) -> list[int]:
         """Return those masked pieces from which an output quotes what stands nowhere in the planned prompt.
 
@@ -183,8 +189,7 @@ class Comparison:
             output: Index of the output.
             masked: Pieces that are in the baseline and masked in the planned prompt.
         """
-        windows = self._evidence.output_windows[output]
-        missing = windows[self._baseline.visible_windows(windows) & ~self._planned.held.visible_windows(windows)]
+        missing = self.missing(output)
         if not len(missing):
             return []
         self._marked[missing] = True

@@ -29,6 +29,7 @@ from apportion.planner.prompt import REPLACEABLE_KINDS
 from apportion.planner.replay.baselines import BASELINES
 from apportion.planner.replay.billing import CacheClock
 from apportion.planner.replay.context import LoggedCall, logged_calls
+from apportion.planner.replay.handoffs import hand_off
 from apportion.planner.replay.journal import Entry, figures_of, why_masked
 from apportion.planner.replay.loading import run_loadings
 from apportion.planner.replay.regime import cache_regime, with_lifetimes
@@ -135,9 +136,13 @@ class _WorkflowReplay:
                     regime=regime,
                     forms=self.forms,
                     may_mask=call.first.agent in fetching,
+                    summaries=self.options.summaries,
                 )
             for finished in hand_backs.seen_by(call):
                 self.planner.finished(finished)
+            parent = runs.get(call.first.parent_agent or "")
+            if parent is not None and parent is not runs[name] and not runs[name].calls:
+                self.result.totals.diffs += hand_off(self.log.events, call.added, parent.logged)
             self._call(runs[name], call)
             if call is calls_of[name][-1]:
                 runs[name].close()
@@ -287,7 +292,7 @@ class _WorkflowReplay:
                     tokens=entry.tokens,
                     sent_tokens=entry.sent_tokens,
                     saved_tokens=entry.saved_tokens,
-                    fetched=entry.fetched,
+                    fetched=entry.fetched > 0,
                     handle=handle,
                     head=text[: self.options.head_chars] or None,
                 )

@@ -94,8 +94,10 @@ class Facts(_Part):
             visible in the planned prompt.
         next_action_after_expansion: The same after the expansions that are charged.
         next_action_recoverable: The same, visible or fetched byte for byte from the handle store.
-        expansions: Number of elided items that later output quoted, each charged with an extra call.
+        expansions: Number of elided items that later output quoted, each charged with its tokens, and all that one
+            output quotes with an extra call.
         expansions_per_100_calls: The same per 100 calls.
+        extra_calls: Number of these extra calls.
     """
 
     visible_share: float | None
@@ -105,6 +107,7 @@ class Facts(_Part):
     next_action_recoverable: float | None
     expansions: int
     expansions_per_100_calls: float | None
+    extra_calls: int | None = None
 
 
 class Percentiles(_Part):
@@ -217,6 +220,44 @@ class BudgetUse(_Part):
     calls_beyond_planned: int
 
 
+class DiffUse(_Part):
+    """What was sent as references to what its receiver held, and what a delta would save on the way only.
+
+    Attributes:
+        attempts: Results and tool inputs that shared lines with what stood literally in the prompt they entered.
+        used: Of these, sent with references to these lines: what is written out is what was not held.
+        copies: Results sent as one reference to an earlier copy of all of them.
+        rereads: Of `used`, later sights of a file that had been read or changed: a diff of it.
+        saved_tokens: Visible tokens by which they entered shorter than their shortest form without references; what
+            later calls save thereby is in the ledgers.
+        unfolded: References that were written out again, because what they referred to left the prompt.
+        checks: Reconstructions compared with the original, byte by byte.
+        fallbacks: How often an attempt was not used, by reason.
+        handoffs: Agent runs that another one began.
+        handoff_deltas: Of these, those whose first prompt is shorter as a delta against what the other's prompt held.
+        handoff_tokens: Tokens of the first prompts of all of them.
+        transport_only_tokens: Tokens that these deltas save on the way. No model holds their base, so they are in none
+            of the ledgers.
+        transport_only_share: Their share of the transmitted tokens without planning.
+        handoff_fallbacks: How often the whole first prompt was the better message, by reason.
+    """
+
+    attempts: int
+    used: int
+    copies: int
+    rereads: int
+    saved_tokens: int
+    unfolded: int
+    checks: int
+    fallbacks: dict[str, int]
+    handoffs: int
+    handoff_deltas: int
+    handoff_tokens: int
+    transport_only_tokens: int
+    transport_only_share: float | None
+    handoff_fallbacks: dict[str, int]
+
+
 class Simulator(_Part):
     """Check of the cache simulation.
 
@@ -267,6 +308,7 @@ class Row(_Part):
         usage: Usage as logged.
         ledgers: The five ledgers.
         facts: Whether what mattered was still there.
+        diff: What was sent as references to what its receiver held; `None` in reports of older versions.
     """
 
     workflows: int
@@ -276,6 +318,7 @@ class Row(_Part):
     usage: LoggedUsage
     ledgers: Ledgers
     facts: Facts
+    diff: DiffUse | None = None
 
 
 class SourceRow(Row):

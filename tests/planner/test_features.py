@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -63,6 +64,11 @@ def test_with_every_action_switched_off_everything_is_sent_whole_and_budgets_sti
         assert step.allocated_tokens is not None
 
 
+def noise(number: int) -> str:
+    """A long text that has no shorter form, so that masking it saves more than an expansion would cost."""
+    return " ".join(hashlib.sha256(b"%d %d" % (number, word)).hexdigest()[:12] for word in range(1200))
+
+
 @cache
 def actions(off: frozenset[Feature], *, select: str | None = None) -> set[Action]:
     """All actions that a session takes with a table, a copy, a long log, and a cache that has run out."""
@@ -71,7 +77,7 @@ def actions(off: frozenset[Feature], *, select: str | None = None) -> set[Action
     history = [ContextItem("look")]
     seen: set[Action] = set()
     with planner.session("w") as session:
-        for number, text in enumerate([TABLE, LOG, LOG, *(f"{n}\n{LOG}" for n in range(6))]):
+        for number, text in enumerate([TABLE, LOG, LOG, *map(noise, range(6))]):
             history += [
                 ContextItem("{}", Kind.TOOL_CALL, "lookup", str(number)),
                 ContextItem(text, Kind.TOOL_RESULT, "lookup", str(number)),

@@ -51,7 +51,7 @@ def test_what_is_saved_is_what_stood_in_each_call(steps: list[tuple[str, int]]) 
         else:
             saved += sum(standing.values())
             for needed in waiting:
-                journal.fetched(needed, call)
+                journal.fetched(needed, call, whole=True)
                 standing.pop(needed, None)
             waiting, call = [], call + 1
     journal.close(call)
@@ -90,7 +90,7 @@ def test_actions_account_for_every_visible_token_saved_where_nothing_is_fetched(
         else:
             assert saved == difference
         seen.update(action for _, action, _ in result.actions)
-    assert seen == {"mask", "structure"}
+    assert seen == {"mask", "reference", "structure"}
 
 
 def test_content_stays_out_unless_it_is_asked_for_and_originals_come_back(tmp_path: Path) -> None:

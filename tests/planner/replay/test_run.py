@@ -137,23 +137,70 @@ def test_a_pause_beyond_the_time_to_live_writes_the_whole_prompt_again() -> None
 def test_an_expansion_costs_an_extra_call_and_its_tokens() -> None:
     quote = FILE[1000:1100]
     run, costs = replay(reading(quote), {2: [2]})
-    stub = int(run.prompt.column("visible")[2])
+    stub, part = int(run.prompt.column("visible")[2]), half_of_the_file_around(quote, run)
     short = TOOL + THIRD - SIZE + stub
-    assert run.totals.expansions == 1
-    assert costs[2].visible == (THIRD, short + short + FETCH + SIZE)
-    assert costs[2].real == pytest.approx((THIRD, short + short + FETCH + SIZE))
+    assert run.totals.expansions == run.totals.extra_calls == 1
+    assert costs[2].visible == (THIRD, short + short + FETCH + part)
+    assert costs[2].real == pytest.approx((THIRD, short + short + FETCH + part))
     assert costs[2].expansion_output_tokens == FETCH
-    assert costs[2].expansion_prompt_tokens == pytest.approx(short + FETCH + SIZE)
+    assert costs[2].expansion_prompt_tokens == pytest.approx(short + FETCH + part)
     first_call = short * WRITE + tokens(quote) * OUTPUT
-    extra_call = (short + FETCH + SIZE) * WRITE + FETCH * OUTPUT  # the short prompt is below the least that is cached
+    extra_call = (short + FETCH + part) * WRITE + FETCH * OUTPUT  # the short prompt is below the least that is cached
     assert costs[2].cost[1] == pytest.approx(first_call + extra_call)
-    assert run.totals.transmitted[1] == TOOL + FIRST + SIZE + stub + SIZE
-    assert run.prompt.column("visible")[-2:].tolist() == [FETCH, SIZE]  # both stay in the history
+    assert run.totals.transmitted[1] == TOOL + FIRST + SIZE + stub + part
+    assert run.prompt.column("visible")[-2:].tolist() == [FETCH, part]  # both stay in the history
     facts, visible, after, recoverable = run.totals.support
     assert visible < after == facts == recoverable
 
 
-def test_a_repeated_result_is_referred_to_and_its_first_copy_stays() -> None:
+def half_of_the_file_around(quote: str, run: RunReplay) -> int:
+    """Return the tokens of what was fetched last, which is a good half of the file, in whole lines."""
+    part = run.texts[-1]
+    start = FILE.index(part)
+    assert quote in part
+    assert start == 0 or FILE[start - 1] == "\n"
+    assert part.endswith("\n") or FILE.endswith(part)
+    assert 0.5 * len(FILE) <= len(part) <= 0.52 * len(FILE)
+    return tokens(part)
+
+
+def test_another_quote_of_what_was_fetched_in_part_fetches_all_of_it() -> None:
+    log = log_of(
+        (Kind.USER, "please look", {}),
+        (Kind.TOOL_CALL, '{"path": "f"}', {"call": 0, "name": "lookup", "link": "1"}),
+        (Kind.TOOL_RESULT, FILE, {"link": "1"}),
+        (Kind.ASSISTANT, FILE[1000:1100], {"call": 1}),
+        (Kind.ASSISTANT, FILE[2000:2100], {"call": 2}),
+        (Kind.ASSISTANT, FILE[-1000:-900], {"call": 3}),
+        (Kind.ASSISTANT, FILE[-800:-700], {"call": 4}),
+    )
+    run, costs = replay(log, {1: [2]})
+    assert run.totals.expansions == run.totals.extra_calls == 2  # the second and the fourth quote were there already
+    assert run.texts[-2] == FILE
+    assert [cost.expansion_output_tokens for cost in costs] == [0, FETCH, 0, FETCH, 0]
+    facts, _, after, recoverable = run.totals.support
+    assert after == facts == recoverable
+
+
+def test_what_one_output_quotes_is_fetched_in_one_call() -> None:
+    other = FILE.replace("record", "entry")
+    log = log_of(
+        (Kind.USER, "please look", {}),
+        (Kind.TOOL_CALL, "{}", {"call": 0, "name": "lookup", "link": "1"}),
+        (Kind.TOOL_RESULT, FILE, {"link": "1"}),
+        (Kind.TOOL_CALL, "{}", {"call": 1, "name": "lookup", "link": "2"}),
+        (Kind.TOOL_RESULT, other, {"link": "2"}),
+        (Kind.ASSISTANT, FILE[1000:1100] + other[5000:5100], {"call": 2}),
+    )
+    run, costs = replay(log, {2: [2, 4]})
+    assert (run.totals.expansions, run.totals.extra_calls) == (2, 1)
+    short = sum(run.prompt.column("visible")[:5].tolist()) + TOOL
+    fetched = sum(run.prompt.column("visible")[5:].tolist())
+    assert costs[2].visible[1] == short + short + fetched
+    assert costs[2].expansion_output_tokens == 2 * FETCH
+
+
+def test_a_repeated_result_is_referred_to() -> None:
     events: tuple[tuple[Kind, str, dict[str, Any]], ...] = (
         (Kind.USER, "please look", {}),
         (Kind.TOOL_CALL, "{}", {"call": 0, "name": "lookup", "link": "1"}),
@@ -165,7 +212,6 @@ def test_a_repeated_result_is_referred_to_and_its_first_copy_stays() -> None:
     run, costs = replay(log_of(*events), {}, births={2: [Birth(4, Action.REFERENCE, 14.0, 2)]})
     assert run.prompt.column("copy").tolist() == [-1, -1, -1, -1, 2]
     assert costs[2].visible[0] - costs[2].visible[1] > 0.9 * SIZE
-    assert run.prompt.column("maskable").tolist() == [False] * 5
     stub = int(run.prompt.column("visible")[4])
     assert run.totals.transmitted == (FIRST + 2 * SIZE, FIRST + SIZE + stub)
     whole, costs = replay(log_of(*events), {}, may_mask=False)
@@ -287,7 +333,8 @@ def test_what_cannot_be_fetched_any_more_is_not_recoverable(answer: bytes | None
     assert visible == recoverable < facts
     assert lost.totals.support[3] < lost.totals.support[0]
     assert LOST_ORIGINAL in lost.degraded
-    assert in_vain[2].visible[1] == costs[2].visible[1] - SIZE  # the extra call is paid, and brings nothing
+    brought = int(kept.prompt.column("visible")[-1])
+    assert in_vain[2].visible[1] == costs[2].visible[1] - brought  # the extra call is paid, and brings nothing
     assert lost.totals.expansions == 1
 
 
@@ -410,7 +457,8 @@ def test_what_was_expanded_and_dropped_again_is_expanded_and_charged_again() -> 
     assert run.totals.expansions == 2
     stub = int(run.prompt.column("visible")[2])
     short = TOOL + FIRST + tokens('{"path": "f"}') + stub
-    assert costs[2].visible[1] == short + short + FETCH + SIZE
+    part = half_of_the_file_around(FILE[3000:3100], run)
+    assert costs[2].visible[1] == short + short + FETCH + part
     assert run.totals.support[2] == run.totals.support[0]
 
 

@@ -132,7 +132,7 @@ def test_a_quote_of_a_masked_result_is_charged_with_its_tokens_and_an_extra_call
     shortened = unquoted.calls[40].visible[1]
     size = unquoted.calls[40].visible[0] - shortened
     assert baseline == unquoted.calls[40].visible[0]
-    assert planned == pytest.approx(2 * shortened + size / len(WORDS), rel=0.02)
+    assert 2 * shortened < planned < 2 * shortened + size / len(WORDS)  # the part of one result that holds the quote
     assert quoted.calls[40].bill is not None
     assert unquoted.calls[40].bill is not None
     assert quoted.calls[40].bill[1] > unquoted.calls[40].bill[1]

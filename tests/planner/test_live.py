@@ -1,0 +1,93 @@
+"""References in live prompts: exact, to what stands there, and written out when that goes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import apportion.files
+from apportion.compression.store import HandleStore
+from apportion.planner.forms import Forms
+from apportion.planner.held import restores
+from apportion.planner.live import ContextItem, LiveRun
+from apportion.planner.masking import MaskPlan
+from apportion.planner.planner import Birth, InvocationPlan
+from apportion.planner.replay.billing import CacheClock
+from apportion.records import Action, Kind
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+LINES = Path(apportion.files.__file__).read_text(encoding="utf-8").split("\n")[:50]
+RESULTS = ("\n".join(LINES), "\n".join([*LINES[:9], "inserted = True", *LINES[9:]]), "\n".join(LINES[20:]), "ok")
+
+
+def step(run: LiveRun, items: list[ContextItem], masks: list[int]) -> None:
+    """Make one call: refer wherever that is shorter, mask some rows, and send."""
+    run.enter(items, model=None, task="", now=NOON + timedelta(seconds=run.calls), expands=True)
+    prompt, births = run.prompt, []
+    for row in np.flatnonzero(prompt.column("born") == run.calls).tolist():
+        copy = int(prompt.column("copy")[row])
+        if copy >= 0:
+            births.append(Birth(row, Action.REFERENCE, 14.0, copy))
+        elif prompt.column("referred")[row] < prompt.column("tokens")[row]:
+            births.append(Birth(row, Action.REFERENCE, 0.0))
+    may = [row for row in sorted(masks) if row < len(prompt) and prompt.column("maskable")[row]]
+    chosen = MaskPlan.nothing()._replace(items=np.array(may, dtype=np.intp))
+    before = [item.content for item in run.sent]
+    run.carry_out(InvocationPlan(chosen, tuple(births), None, "OFF", None, ()))
+    first = min([*may, *(birth.row for birth in births)], default=len(before))
+    assert [item.content for item in run.sent][:first] == before[:first]
+    run.settle(None, NOON)
+
+
+def audit(run: LiveRun, items: list[ContextItem]) -> int:
+    """Check what every reference refers to; return how many there are."""
+    references = [row for row, sent in enumerate(run.sent) if sent.action is Action.REFERENCE]
+    for row in references:
+        copy = run.references.whole.get(row)
+        if copy is not None:
+            assert run.sent[copy].action in {Action.KEEP, Action.STRUCTURE}
+            assert items[copy].content == items[row].content
+            continue
+        found = run.references.forms[row]
+        assert found.form.content.decode() == run.sent[row].content
+        assert found.form.original.decode() == items[row].content
+        assert restores(found.form, found.held)
+        for held in found.held:
+            here, stands = run.sent[int(held.label[1:])].content.split("\n"), held.content.decode().split("\n")
+            assert all(line in {there, "\0"} for line, there in zip(stands, here, strict=True))
+    return len(references)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(RESULTS), st.lists(st.integers(0, 9), max_size=4)), min_size=1, max_size=8),
+    st.integers(0, 9),
+)
+def test_references_are_exact_and_never_dangle(steps: list[tuple[str, list[int]]], forgotten: int) -> None:
+    run = LiveRun("main", "main", store=HandleStore(), forms=Forms(), clock=CacheClock())
+    items = [ContextItem("look")]
+    for number, (result, masks) in enumerate(steps):
+        if number == 5:
+            del items[forgotten:]
+        items.append(ContextItem(result, Kind.TOOL_RESULT, name="Read", link=str(number)))
+        step(run, items, masks)
+        audit(run, items)
+
+
+def test_a_file_that_is_read_again_refers_to_what_was_read_and_is_whole_once_that_goes() -> None:
+    run = LiveRun("main", "main", store=HandleStore(), forms=Forms(), clock=CacheClock())
+    items = [ContextItem("look")]
+    for result in RESULTS[:2]:
+        items.append(ContextItem(result, Kind.TOOL_RESULT, name="Read"))
+        step(run, items, [])
+    assert audit(run, items) == 1
+    assert run.tokens < 0.7 * run.full_tokens
+    assert "inserted = True" in run.sent[2].content
+    step(run, items, [1])
+    assert audit(run, items) == 0
+    assert run.sent[1].action is Action.MASK
+    assert run.sent[2].content == RESULTS[1]
