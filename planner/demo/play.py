@@ -50,6 +50,9 @@ UNNAMED_NEED = 0.01
 EXPECTED_CALLS, EXPECTED_PROMPT = 8, 15_000
 """Calls and mean prompt of a run, for deciding which tools stand in it."""
 
+LOSSLESS = frozenset({Action.STRUCTURE, Action.REFERENCE})
+"""What a model reads as if the original stood there: all of it does, in another notation or elsewhere in the prompt."""
+
 SECONDS_PER_CALL = 8
 """How long a pretended call takes by the demo's clock."""
 
@@ -108,6 +111,7 @@ class _Play:
         self._allocated: dict[str, int] = {}
         self._facts = cache(extract_facts)
         self._changed: dict[tuple[str, str], SentItem] = {}
+        self._dangling: set[tuple[str, str]] = set()
         self._similarity = Similarity() if enabled and is_installed() else None
 
     def run(self) -> Played:
@@ -203,13 +207,13 @@ class _Play:
         return "\n".join(map(str, new)) or "Nothing new so far."
 
     def _seen(self, history: list[ContextItem], step: Step) -> list[Seen]:
-        """Return the prompt as the agent sees it: a lossless form says what its original says."""
+        """Return the prompt as the agent sees it: lossless forms and references say what their originals say."""
         paths = {item.link: json.loads(item.content).get("path") for item in history if item.kind is Kind.TOOL_CALL}
         return [
             Seen(
                 item.kind,
                 paths.get(item.link) if item.name == "read_file" and item.kind is Kind.TOOL_RESULT else None,
-                item.content if sent.action is Action.STRUCTURE else sent.content,
+                item.content if sent.action in LOSSLESS else sent.content,
             )
             for item, sent in zip(history, step.items, strict=True)
         ]
@@ -277,6 +281,8 @@ class _Play:
                 self._changed[item.content, sent.content] = sent
             if self._similarity is not None:
                 self._similarity.add(item.content, sent)
+        if any(sent.action is Action.REFERENCE for sent in step.items):
+            self._look_up(history, step)
         whole = frozenset[str]().union(*(self._facts(item.content) for item in history))
         shown = frozenset[str]().union(*(self._facts(sent.content) for sent in step.items))
         lacking = missing_facts(whole - shown, "\n".join(step.contents))
@@ -287,10 +293,27 @@ class _Play:
         """Have everything back that was not sent whole, and compare."""
         return Proof(len(self._changed), sum(self._is_exact(*key, sent) for key, sent in self._changed.items()))
 
+    def _look_up(self, history: list[ContextItem], step: Step) -> None:
+        """Look whether every line of a piece that is sent as a reference stands in the prompt, whatever its number."""
+        pairs = list(zip(history, step.items, strict=True))
+        texts = (
+            item.content if sent.action in {Action.KEEP, Action.STRUCTURE} else sent.content for item, sent in pairs
+        )
+        there = frozenset[str]().union(*map(_bare_lines, texts))
+        for item, sent in pairs:
+            if sent.action is Action.REFERENCE and not _bare_lines(item.content) <= there:
+                self._dangling.add((item.content, sent.content))
+
     def _is_exact(self, original: str, shown: str, sent: SentItem) -> bool:
         if sent.handle is not None:
             return self._session.expand(str(sent.handle)) == original
         if sent.action is Action.REFERENCE:
-            return any(item.content == original for history in self._histories.values() for item in history)
+            return (original, shown) not in self._dangling
         item = Item(original.encode("utf-8", "surrogatepass"))
         return Lossless().execute(item, None, Query()).content.decode("utf-8", "surrogatepass") == shown
+
+
+@cache
+def _bare_lines(text: str) -> frozenset[str]:
+    """Return the lines of a text without the numbers and blanks that stand before them."""
+    return frozenset(line.lstrip(" \t0123456789") for line in text.splitlines())

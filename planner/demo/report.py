@@ -61,8 +61,8 @@ class Proof(NamedTuple):
 
     Attributes:
         pieces: Distinct pieces that were sent otherwise than whole.
-        exact: Those whose original was had back, byte for byte: by its handle, from the piece that a reference names,
-            or because the form says all of it.
+        exact: Those whose original was had back: byte for byte by its handle, line for line from what a reference
+            names in the prompt as it was sent, or because the form says all of it.
     """
 
     pieces: int

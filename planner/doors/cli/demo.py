@@ -170,7 +170,7 @@ def _loss(report: DemoReport) -> str:
     return (
         f"Findings: {found} without planning, of which {found - lost} were made with planning too. "
         f"Facts: {percent(on.total.visible_facts / on.total.facts)} of those in the prompts stood in what was sent. "
-        f"{on.proof.exact} of {on.proof.pieces} pieces that were not sent whole were had back byte for byte. "
+        f"{on.proof.exact} of {on.proof.pieces} pieces that were not sent whole were had back exactly. "
         f"{similarity}"
     )
 
