@@ -296,9 +296,10 @@ class _Play:
     def _look_up(self, history: list[ContextItem], step: Step) -> None:
         """Look whether every line of a piece that is sent as a reference stands in the prompt, whatever its number."""
         pairs = list(zip(history, step.items, strict=True))
-        texts = (
-            item.content if sent.action in {Action.KEEP, Action.STRUCTURE} else sent.content for item, sent in pairs
-        )
+        whole = {Action.KEEP, Action.STRUCTURE}
+        texts = [item.content if sent.action in whole else sent.content for item, sent in pairs]
+        calls = [item for item, sent in pairs if item.kind is Kind.TOOL_CALL and sent.action in whole]
+        texts += [str(value) for call in calls for value in json.loads(call.content).values()]  # what the agent wrote
         there = frozenset[str]().union(*map(_bare_lines, texts))
         for item, sent in pairs:
             if sent.action is Action.REFERENCE and not _bare_lines(item.content) <= there:
