@@ -19,8 +19,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.installed-demo ## Replay the logs in fixtures/logs (LOGS=... for yours): terminal, report.json, report.html
+demo: $(VENV)/.installed-demo ## Play a workflow, and replay the logs in fixtures/logs (LOGS=... for yours): report.json, report.html
 	@mkdir -p "$(OUT)"
+	$(BIN)/apportion demo
 	$(BIN)/apportion replay $(LOGS) --json "$(OUT)/report.json" --html "$(OUT)/report.html"
 
 test: check tests ## Everything that must pass: lint, types, tests with coverage (15 to 25 minutes on 2 cores)
@@ -43,6 +44,7 @@ format: $(VENV)/.installed-dev ## Sort out style and format
 
 docs: $(VENV)/.installed-dev ## Write what is generated in the pages anew, and run the examples of docs/planning.md and docs/compression.md
 	$(BIN)/python docs/update_benchmarks.py
+	$(BIN)/python docs/update_cli.py
 	$(BIN)/python docs/update_report.py
 	$(BIN)/python docs/update_planning.py
 	$(BIN)/python docs/update_compression.py

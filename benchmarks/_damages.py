@@ -98,9 +98,14 @@ def _change_letter(text: str, start: int, end: int, chance: random.Random) -> st
     return _replace_at(text, place, place + 1, _other_letter(text[place], chance))
 
 
+def _colours(text: str) -> set[int]:
+    """Return where terminal colours stand; they are no facts."""
+    return {place for match in re.finditer("\x1b\\[[0-9;]*m", text) for place in range(*match.span())}
+
+
 def changed_digit(text: str, chance: random.Random) -> str | None:
     """Change one digit, wherever it stands."""
-    colours = {place for match in re.finditer("\x1b\\[[0-9;]*m", text) for place in range(*match.span())}
+    colours = _colours(text)
     places = [place for place, mark in enumerate(text) if mark in "0123456789" and place not in colours]
     if not places:
         return None
@@ -110,7 +115,8 @@ def changed_digit(text: str, chance: random.Random) -> str | None:
 
 def borrowed_number(text: str, chance: random.Random) -> str | None:
     """Replace a number by another one that stands in the text as well."""
-    found = list(re.finditer(r"(?<![\w.])\d+(?![\w.])", text))
+    colours = _colours(text)
+    found = [match for match in re.finditer(r"(?<![\w.])\d+(?![\w.])", text) if match.start() not in colours]
     numbers = sorted({match[0] for match in found})
     if len(numbers) < 2:
         return None

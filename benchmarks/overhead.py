@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,7 +41,9 @@ AGENTS = 10
 CALLS, QUICK_CALLS = 30, 4
 MODEL = "claude-sonnet-4-5"
 ROOMY, TIGHT = 50_000_000, 0.5
-OUTPUT = "The largest value so far is in the file that was read last; the next one to read is named in its first line. " * 4
+OUTPUT = (
+    "The largest value so far is in the file that was read last; the next one to read is named in its first line. " * 4
+)
 
 
 class Times(NamedTuple):
@@ -129,11 +131,13 @@ def server(folder: Path, *settings: str) -> Iterator[Client]:
     token = folder / "token"
     command = [sys.executable, "-m", "apportion", "serve", "--port", "0", "--token-file", str(token)]
     command += ["--ledger", "none", "--store", str(folder / "originals")]
-    with ExitStack() as cleaned, subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=folder) as process:
-        cleaned.callback(process.terminate)
-        assert process.stderr is not None
-        url = next(line.split()[-1] for line in process.stderr if "serving at" in line)
-        yield Client(url, token.read_text().strip())
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=folder) as process:
+        try:
+            assert process.stderr is not None
+            url = next(line.split()[-1] for line in process.stderr if "serving at" in line)
+            yield Client(url, token.read_text().strip())
+        finally:
+            process.terminate()
 
 
 def run_http(client: Client, calls: int, *, enabled: bool, pause_s: float) -> Times:

@@ -4,7 +4,7 @@
 
 An event of a call is recorded again and again, written to a real telemetry store by the writer's thread: with pauses of
 a millisecond, in a burst that fits the queue, and as fast as 1 and 4 threads can. Times are wall clock of the caller in
-microseconds, pauses not counted. Every event is accounted for: written, or counted as lost.
+microseconds, pauses not counted; "nothing" calls an empty function in place of `record`. Every event is accounted for: written, or counted as lost.
 
 Then single bits are flipped at random positions of a store, a store of originals, a cache and models, without a new
 time of change, as disks do it; each flip is taken back before the next one. "sealed" is what the seals of the doctor
@@ -20,7 +20,7 @@ import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from _harness import Mark, arguments, percentile, report
 from apportion.compression.cache.memory import CacheCounts
@@ -38,10 +38,13 @@ from apportion.telemetry.events import Event, WorkflowLog
 from apportion.telemetry.queue import Telemetry
 from apportion.telemetry.store import TelemetryStore
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 EVENTS, QUICK_EVENTS = 20_000, 1_000
 FLIPS, QUICK_FLIPS = 10_000, 300
 READ, QUICK_READ = 500, 2
-CALL = {
+CALL: dict[str, object] = {
     "kind": "usage",
     "workflow": "release notes",
     "agent": "writer",
@@ -58,12 +61,12 @@ CALL = {
 }
 
 
-def waits(telemetry: Telemetry, events: int, pause_s: float) -> list[float]:
+def waits(take: Callable[[dict[str, object]], object], events: int, pause_s: float) -> list[float]:
     """Record events, and return how long the caller waited for each, in microseconds."""
     times = []
     for _ in range(events):
         began = time.perf_counter_ns()
-        telemetry.record(CALL)
+        take(CALL)
         times.append((time.perf_counter_ns() - began) / 1e3)
         if pause_s:
             time.sleep(pause_s)
@@ -77,7 +80,7 @@ def queue_row(name: str, folder: Path, events: int, *, threads: int = 1, pause_s
         telemetry.record(CALL)  # starts the writer
         telemetry.flush()
         workers = [
-            threading.Thread(target=lambda: times.extend(waits(telemetry, events // threads, pause_s)))
+            threading.Thread(target=lambda: times.extend(waits(telemetry.record, events // threads, pause_s)))
             for _ in range(threads)
         ]
         for worker in workers:
@@ -96,6 +99,13 @@ def queue_row(name: str, folder: Path, events: int, *, threads: int = 1, pause_s
         "dropped": counts.dropped,
         "unaccounted": len(times) + 1 - counts.written - counts.dropped,
     }
+
+
+def idle_row(events: int) -> dict[str, Any]:
+    """Do nothing with each event, with the same pauses: what the machine and the timer cost by themselves."""
+    times = waits(lambda _event: None, events, 0.001)
+    figures = {"us p50": percentile(times, 0.5), "us p99": percentile(times, 0.99), "us max": max(times)}
+    return {"case": "nothing, paced", "events": events, **figures, "written": 0, "dropped": 0, "unaccounted": 0}
 
 
 def fill(folder: Path) -> Settings:
@@ -202,6 +212,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         rows = [
+            idle_row(events // 10),
             queue_row("paced", folder, events // 10, pause_s=0.001),
             queue_row("burst", folder, min(events, 2_000)),
             queue_row("flood", folder, events),

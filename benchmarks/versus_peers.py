@@ -10,8 +10,8 @@ own processes (`_peer_worker.py`) and is no part of this project.
 distinct lines that are still there: measures that no tool here was made by. *Answers* are those of
 `fixtures/gold/questions.jsonl` that stand word for word in what is left. *Recoverable* counts as visible what a peer
 gave back byte for byte through its handles. *Slower* is the median ratio of its processor time to that of `lossless` on
-the same content. Where a peer saves more with at least as many facts visible, or shows more with as much saved, it is
-listed under *better*.
+the same content. In what a peer is better than `lossless` and `recoverable` is listed under *better*; and where it both
+saves more and shows more than a level of those that leave out more.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from platformdirs import user_cache_dir
 from _content import FAMILIES, find_contents
 from _harness import report
 from _peer_worker import PEERS
-from apportion.compression.pipeline import Lossless, apply, load_strategies, restore
+from apportion.compression.pipeline import LEVELS, Lossless, apply, recoverable, restore
 from apportion.compression.strategies.types import Held, Item, Query
 from apportion.compression.validation.facts import extract_facts, missing_facts
 from apportion.tokens import count_tokens
@@ -57,8 +57,8 @@ PACKAGES = {
 }
 """What is installed for a peer, by the beginning of its name."""
 
-OURS = ("lossless", "recoverable")
-"""Our strategies that are compared, where they are installed."""
+OURS = ("lossless", *LEVELS)
+"""Our strategies that are compared."""
 
 GOLD = Path(__file__).parents[1] / "fixtures" / "gold" / "questions.jsonl"
 TASK = "Go on with the work that these results are for."
@@ -145,12 +145,8 @@ def main() -> None:
     asked = _arguments()
     contents = find_contents(asked.paths, per_family=2 if asked.quick else 8)
     answers = _gold_answers()
-    strategies = load_strategies()[0] | {"lossless": Lossless()}
-    results = {
-        f"ours, {name}": [_ours(strategies[name], content, answers) for content in contents]
-        for name in OURS
-        if name in strategies
-    }
+    strategies: dict[str, Strategy] = {"lossless": Lossless(), **{level: recoverable(level) for level in LEVELS}}
+    results = {f"ours, {name}": [_ours(strategies[name], content, answers) for content in contents] for name in OURS}
     base = results["ours, lossless"]
     notes: list[str | None] = ["--quick: 2 contents of each family" if asked.quick else None]
     for name in asked.peers:
@@ -352,7 +348,8 @@ def better(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
             if theirs["slower"] and theirs["slower"] < ours["slower"]:
                 ahead.append(f"quicker, {theirs['slower']:.2f} of the time of lossless")
             both = theirs["saved %"] >= ours["saved %"] and theirs["visible %"] >= ours["visible %"]
-            if ahead:
+            named = ours["tool"] in {"ours, lossless", "ours, recoverable"} or both
+            if ahead and named:
                 yield f"better than {ours['tool']}{' in both' if both else ''}: {theirs['tool']}: {', '.join(ahead)}"
 
 

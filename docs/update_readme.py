@@ -16,16 +16,22 @@ MARKED = re.compile(r"(<!-- demo:begin -->\n).*?(<!-- demo:end -->)", re.DOTALL)
 WIDTH = "80"
 
 
+def run(*arguments: str) -> str:
+    """Return what a command of ours prints, without trailing blanks."""
+    environment = os.environ | {"COLUMNS": WIDTH, "NO_COLOR": "1"}
+    command = [str(Path(sys.executable).with_name("apportion")), *arguments]
+    done = subprocess.run(  # noqa: S603  (our own command)
+        command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True
+    )
+    return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+
+
 def run_demo() -> str:
-    """Return what the demo prints, without trailing blanks."""
+    """Return what the demo prints: a workflow with planning off and on, then the replay of the logs."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [str(Path(sys.executable).with_name("apportion")), "replay", "fixtures/logs", "--quiet"]
-        command += ["--json", f"{folder}/report.json", "--html", f"{folder}/report.html"]
-        environment = os.environ | {"COLUMNS": WIDTH, "NO_COLOR": "1"}
-        run = subprocess.run(  # noqa: S603  (our own command)
-            command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True
-        )
-        return "\n".join(line.rstrip() for line in run.stdout.replace(folder + "/", "").strip().splitlines())
+        files = ["--json", f"{folder}/report.json", "--html", f"{folder}/report.html"]
+        printed = [run("demo"), run("replay", "fixtures/logs", "--quiet", *files).replace(folder + "/", "")]
+    return "\n\n\n".join(printed)
 
 
 def section(output: str) -> str:

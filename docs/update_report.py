@@ -46,7 +46,29 @@ def bill_saved(path: str) -> float | None:
     with open(path, encoding="utf-8") as file:
         report = ReplayReport.model_validate_json(file.read())
     return report.ledgers.bill_usd.saved_share
+
+
+def why_tokens_were_saved(report: ReplayReport) -> dict[str, int]:
+    saved: dict[str, int] = {}
+    for row in report.actions:
+        saved[row.reason] = saved.get(row.reason, 0) + row.saved_tokens
+    return saved
 ```
+
+## The page
+
+`--html report.html` writes one file that loads nothing: no network, no fonts, no second file. It can be sent as it is.
+
+- It starts with the result and the five ledgers, then shows where tokens and money went per agent and stage, what the
+  plans did and why, what was left out, forecasts beside what came, and every workflow.
+- Long tables are sorted by a click on a header, or with Tab and Enter, and searched for words; what is unknown stays
+  last. Without JavaScript all figures are there, as tables.
+- It prints: of a long table the first 40 rows. It follows the light or dark setting of the browser.
+- It holds names of agents, tools, models and files as logged, and **no content**, unless `--show-content` was given:
+  then each piece that was left out opens with how it begins, up to 1,500 characters.
+- With `--keep-originals`, these pieces are kept in the store of originals on this machine, and the page names the
+  command that gives each back: `apportion expand h:3fa9c2d1`.
+- Shown one by one are the 50 pieces that saved most, in the JSON report 200, of a workflow 20; the sums cover all.
 """
 
 SCALARS = {int: "whole number", float: "number", str: "string", bool: "true or false", types.NoneType: "null"}

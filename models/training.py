@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from apportion.errors import InputError
 from apportion.models.demand import DemandModel, PriorDemand
 from apportion.models.next_agent import NextAgentModel, NextToolModel
+from apportion.models.tool_needs import ToolNeeds
 from apportion.records import Record, content_hash
 from apportion.telemetry.stored import StoredEvent, StoredWorkflow
 
@@ -41,6 +42,7 @@ class Trainable(NamedTuple):
 TRAINABLE: dict[str, Trainable] = {
     "demand": Trainable(DemandModel, PriorDemand, "how many tokens calls, agents, stages and workflows will need"),
     "next_agent": Trainable(NextAgentModel, NextAgentModel, "which agent takes the floor next, or that none does"),
+    "tool_needs": Trainable(ToolNeeds, ToolNeeds, "which tools an agent run will use at all"),
     "next_tool": Trainable(NextToolModel, NextToolModel, "which tool an agent calls next, or that its turn ends"),
 }
 """All models that `apportion train` trains, by the name of their file."""

@@ -90,6 +90,8 @@ class PlanOptions:
         models: Folder of trained models that forecast demand; `None` means documented priors.
         widening: What past outcomes say of their forecasts; see `forecasts.widening_of`.
         off: Kinds of action that are switched off.
+        head_chars: Characters that a replay's report shows of what was left out; 0: no content, only figures.
+        originals: Store of originals in which a replay keeps what its report says was left out; `None`: it keeps none.
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -99,6 +101,8 @@ class PlanOptions:
     models: Path | None = None
     widening: Widening | None = None
     off: frozenset[Feature] = frozenset()
+    head_chars: int = 0
+    originals: Path | None = None
 
     def allows(self, feature: Feature) -> bool:
         """Whether a kind of action may be taken."""
@@ -465,11 +469,12 @@ class WorkflowPlanner:
         """
         stage = self._current.pop(run_id, None)
         if stage is not None:
-            self._close(self.stages[run_id, stage])
+            self._close((run_id, stage))
 
-    def _close(self, record: StageRecord) -> None:
-        if not record.calls:  # nothing was granted, so there is nothing to learn from
-            del self.stages[record.begun.run_id, record.begun.stage]
+    def _close(self, key: tuple[str, int]) -> None:
+        record = self.stages[key]
+        if not record.calls:  # its calls failed, or were never made: nothing to learn from
+            del self.stages[key]
             return
         record.recorded = record.use
         self._history[kind_of(record.begun)].append(record.recorded)
@@ -504,7 +509,7 @@ class WorkflowPlanner:
         if record is None:
             previous = self._current.get(ask.run_id)
             if previous is not None:
-                self._close(self.stages[ask.run_id, previous])
+                self._close((ask.run_id, previous))
             if ask.role == "main":
                 self._main = ask
             demand = self._forecast(ask, self._expected_prompt(ask, prompt_tokens))

@@ -40,7 +40,8 @@ from apportion.planner.solver import load_solvers
 from apportion.planner.steps import Decision, HandBack, Request, Step
 from apportion.planner.watchdog import WatchdogLimits
 from apportion.prices import lookup
-from apportion.tokens import TokenCounter, count_tokens
+from apportion.records import Budget, Kind, Usage
+from apportion.tokens import TokenCounter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
     from apportion.planner.ledger import Balance, Ledger
     from apportion.planner.live import LiveRun
     from apportion.planner.policies import Policy
-    from apportion.records import Budget, Usage
 
 __all__ = ["PLANNER_FAILED", "ContextItem", "Decision", "HandBack", "Planner", "Session", "Step"]
 
@@ -134,7 +134,10 @@ class Planner:
         """Load what the first plan needs (solver, tables, models), so that it is as quick as the later ones."""
         load_solvers()
         forecasts(self.options.models, self.options.widening)
-        count_tokens("warm")
+        text = "\n".join(f'{{"row": {number}, "state": "warm"}}' for number in range(40))
+        with Planner(self.options, ahead=False).session("warm", budget=Budget(max_tokens=1_000_000)) as session:
+            step = session.before("warm", [ContextItem(text, Kind.TOOL_RESULT)], model="claude-sonnet-4-5")
+            session.after(step, Usage(input_uncached=1, output=1))
 
     def session(
         self,

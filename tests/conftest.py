@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import gc
 import os
+import random
+import string
 import time
 from typing import TYPE_CHECKING
 
@@ -49,3 +51,30 @@ def growth() -> Callable[[Callable[[int], Callable[[], object]], int], float]:
         return min(one for _, one in runs) / max(1e-3, min(one for one, _ in runs))
 
     return measure
+
+
+@pytest.fixture(scope="session")
+def planted_secrets() -> dict[str, str]:
+    """Return 300 made-up secrets of ten forms, each with the part that must show nowhere; none stands in any file."""
+    rng = random.Random(7)  # noqa: S311  (nobody is to believe in these)
+
+    def some(length: int, alphabet: str = string.ascii_letters + string.digits) -> str:
+        return "".join(rng.choices(alphabet, k=length))
+
+    planted = {}
+    for _ in range(30):
+        capitals, password, line = some(16, string.ascii_uppercase + "234567"), some(20), some(64)
+        whole = (
+            "AK" + "IA" + capitals,
+            "gh" + "p_" + some(36),
+            "sk-" + "proj-" + some(60),
+            "sk-ant-" + "api03-" + some(80),
+            "ey" + "J" + some(20) + ".ey" + "J" + some(40) + "." + some(40),
+            f"{some(9, string.ascii_lowercase)}@{some(8, string.ascii_lowercase)}.net",
+            "xo" + "xb-" + some(40),
+            "AI" + "za" + some(35),
+        )
+        planted |= dict(zip(whole, whole, strict=True))
+        planted[f"postgres://app:{password}@db/x"] = password
+        planted["-----BEGIN " + f"RSA PRIVATE KEY-----\n{line}\n{some(64)}\n-----END " + "RSA PRIVATE KEY-----"] = line
+    return planted

@@ -131,6 +131,14 @@ def test_the_benchmark_of_human_agreement_sets_the_verdict_beside_baselines(tmp_
     assert any(row["verdict"].startswith("ROUGE-1 recall") for row in result["rows"])
 
 
+def test_the_benchmark_of_overhead_times_sessions_in_process_and_over_http(tmp_path: Path) -> None:
+    done = run("overhead.py", "--quick", "--json", tmp_path / "result.json")
+    assert done.returncode == 0, done.stderr
+    rows = {row["session"]: row for row in json.loads((tmp_path / "result.json").read_text())["rows"]}
+    assert set(rows) == {"off", "ingested", "tight", "back to back", "cold", "ledger", "HTTP off", "HTTP ingested"}
+    assert rows["off"]["cpu ms p50 p95 p99"][0] < rows["cold"]["cpu ms p50 p95 p99"][0]
+
+
 def test_the_benchmark_of_the_cache_finds_nothing_wrong_and_shows_both_replays(tmp_path: Path) -> None:
     done = run("cache.py", ROOT / "fixtures" / "logs" / "normalised", "--quick", "--json", tmp_path / "result.json")
     assert done.returncode == 0, done.stderr
@@ -150,6 +158,14 @@ def test_the_benchmarks_of_deltas_find_them_exact(tmp_path: Path) -> None:
         exact = [mark for mark in marks if mark["name"].startswith(("exact", "round trips", "chains", "damaged"))]
         assert exact
         assert all(mark["holds"] for mark in exact)
+
+
+def test_the_benchmarks_of_loading_report_misses_beside_savings(tmp_path: Path) -> None:
+    for script, columns in (("overhead_share.py", {"of_head", "miss"}), ("preload.py", {"hit", "cover", "hidden"})):
+        log = ROOT / "fixtures" / "logs" / "normalised"
+        done = run(script, log, "--quick", "--json", tmp_path / "result.json")
+        assert done.returncode == 0, done.stderr
+        assert columns <= json.loads((tmp_path / "result.json").read_text())["rows"][0].keys()
 
 
 def test_problems_from_logs_are_skipped_with_a_message_where_there_are_none(harness: Any, tmp_path: Path) -> None:

@@ -14,15 +14,17 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, NamedTuple, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from apportion.compression.loading.forms import brief_form
 from apportion.compression.loading.types import Entry, EntryKind
 from apportion.errors import ApportionError, InputError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from apportion.compression.loading.registry import Registry
 
@@ -78,11 +80,13 @@ class Loaded(NamedTuple):
         contents: By entry, the agent first.
         ahead: Whether all of it had been loaded ahead.
         missing: Tools and skills that it names and that could not be loaded.
+        forms: Shorter forms, by entry, of those that have one.
     """
 
     contents: dict[Entry, bytes]
     ahead: bool
     missing: tuple[str, ...] = ()
+    forms: Mapping[Entry, bytes] = MappingProxyType({})
 
 
 class Preloader:
@@ -135,7 +139,7 @@ class Preloader:
             return tuple(self._failures)
 
     def expect(self, agent: str, confidence: float) -> bool:
-        """Say that an agent comes next with a confidence, and return whether it is loaded ahead; never waits.
+        """Say that an agent comes next with a confidence, and return whether it is loaded ahead; reads nothing.
 
         An agent that waits already, or was loaded and not yet taken, is not loaded twice. After `close` nothing is.
         """
@@ -156,7 +160,7 @@ class Preloader:
             return True
 
     def take(self, agent: str) -> Loaded:
-        """Return what an agent needs: from memory where it was loaded ahead, else read now.
+        """Return what an agent needs: from memory where it was loaded ahead, else read and shortened now.
 
         Raises:
             StoreError: The agent is unknown, or its file cannot be read.
@@ -165,21 +169,27 @@ class Preloader:
         with self._lock:
             ahead = agent in self._ahead or agent in self._asked
         loaded, fresh = self._load(agent, current=True)
+        forms = {}
+        for entry, content in loaded.contents.items():
+            with suppress(Exception):  # a form is a convenience: the content is there
+                form = self._form(entry, content)
+                if form:
+                    forms[entry] = form
         with self._lock:
             hit = ahead and not fresh
             self._ahead.pop(agent, None)
             self._counts["hits" if hit else "misses"] += 1
             self._counts["waited_ms"] += (self._timer() - began) * 1e3
             self._note_size()
-        return loaded._replace(ahead=hit)
+        return loaded._replace(ahead=hit, forms=forms)
 
     def counts(self) -> PreloadCounts:
         """Return what came of loading ahead so far."""
         with self._lock:
             values = self._counts | {"wasted": len(self._ahead), "wasted_bytes": sum(self._ahead.values())}
             values["bytes"] = self.registry.size
-        whole = {name: value if name.endswith("_ms") else int(value) for name, value in values.items()}
-        return PreloadCounts(**whole)  # type: ignore[arg-type]  (the names are its own)
+        whole: dict[str, Any] = {name: value if name.endswith("_ms") else int(value) for name, value in values.items()}
+        return PreloadCounts(**whole)
 
     def settle(self, timeout_s: float | None = None) -> bool:
         """Wait until nothing waits to be loaded, and return whether that is so."""
@@ -219,7 +229,7 @@ class Preloader:
             loaded, _ = self._load(agent, current=False)
             size = sum(entry.size for entry in loaded.contents)
             for entry, content in loaded.contents.items():
-                self._make_form(entry, content)
+                self._form(entry, content)
         except Exception as error:  # noqa: BLE001  (whatever fails here is tried again on demand)
             failure = f"{agent}: {error}"
         with self._lock:
@@ -234,12 +244,14 @@ class Preloader:
             if len(self._failures) < MAX_FAILURES:
                 self._failures[failure] = None
 
-    def _make_form(self, entry: Entry, content: bytes) -> None:
+    def _form(self, entry: Entry, content: bytes) -> bytes:
+        """Return the shorter form of a content, made where it is not kept; empty where there is none."""
         key = entry.digest.encode()
-        if self.registry.kept(key) is None:
-            form = self._warm(entry, content)
-            if form is not None:
-                self.registry.keep(key, form)
+        form = self.registry.kept(key)
+        if form is None:
+            form = self._warm(entry, content) or b""
+            self.registry.keep(key, form)
+        return form
 
     def _load(self, agent: str, *, current: bool) -> tuple[Loaded, bool]:
         """Return what an agent needs, and whether any of it had to be read."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json.decoder
 from typing import TYPE_CHECKING, Any
 
-from apportion.compression.strategies._json_shapes import ABSENT, WIDE, Field, Shape, is_number
+from apportion.compression.strategies._json_shapes import ABSENT, WIDE, Field, Shape, is_number, without_number
 from apportion.compression.strategies._json_signs import (
     BLOCK,
     CELL_ENDS,
@@ -230,10 +230,12 @@ class Reader:
         wide = len(shape.shown) > WIDE
         found = self._keyed(shape, end, read_cell) if wide else self._by_place(shape, read_cell)
         pairs = Pairs()
+        keys: set[str] = set()
         for each in shape.fields:
             value = found[each.key] if each.constant is ABSENT else each.constant
             if value is not ABSENT:
-                pairs.append((each.key, value))
+                pairs.append((without_number(each.key, keys), value))
+                keys.add(each.key)
         return pairs
 
     def _by_place(self, shape: Shape, read_cell: Callable[[Field], Any]) -> dict[str, Any]:

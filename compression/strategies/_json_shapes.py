@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from apportion.compression.strategies._json_text import Embedded, Number, Pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Container, Iterable, Iterator, Sequence
 
 MIN_SHARED_KEYS = 0.6
 """Share of the keys of two shapes that must be common for them to become one with optional fields."""
@@ -25,6 +25,9 @@ WIDE = 12
 
 MAX_SHAPES = 200
 """More kinds of objects than this make no table."""
+
+AGAIN = "#"
+"""Stands between a key that an object has more than once, and how many times it has occurred."""
 
 ABSENT: Any = object()
 """Stands for a key that an object of a shape does not have."""
@@ -74,8 +77,8 @@ def find_shapes(values: Sequence[Any]) -> dict[tuple[str, ...], Shape]:
     """Return the shapes of all objects inside some values, by their keys; objects that stand alone have none."""
     groups: dict[tuple[str, ...], list[Pairs]] = {}
     for pairs in _objects(values):
-        keys = tuple(key for key, _ in pairs)
-        if len(set(keys)) == len(keys):
+        keys = keys_of(pairs)
+        if len(set(keys)) == len(keys) and not _is_ambiguous(pairs, keys):
             groups.setdefault(keys, []).append(pairs)
     shapes: dict[tuple[str, ...], Shape] = {}
     members: list[tuple[Shape, list[Pairs]]] = []
@@ -93,7 +96,40 @@ def find_shapes(values: Sequence[Any]) -> dict[tuple[str, ...], Shape]:
 
 def shape_of(value: Any, shapes: dict[tuple[str, ...], Shape]) -> Shape | None:
     """Return the shape of a value, or `None` where it has none."""
-    return shapes.get(tuple(key for key, _ in value)) if isinstance(value, Pairs) else None
+    return shapes.get(keys_of(value)) if isinstance(value, Pairs) else None
+
+
+def keys_of(pairs: Pairs) -> tuple[str, ...]:
+    """Return the keys of an object in their order; one that occurs again has a number behind it.
+
+    >>> keys_of(Pairs([("id", 1), ("name", 2), ("id", 3)]))
+    ('id', 'name', 'id#2')
+    """
+    keys = tuple([key for key, _ in pairs])
+    if len(set(keys)) == len(keys):
+        return keys
+    often: Counter[str] = Counter()
+    numbered = []
+    for key in keys:
+        often[key] += 1
+        numbered.append(key if often[key] == 1 else f"{key}{AGAIN}{often[key]}")
+    return tuple(numbered)
+
+
+def _is_ambiguous(pairs: Pairs, keys: tuple[str, ...]) -> bool:
+    """Say whether an object has a key of its own that looks like one that occurs again."""
+    return any(AGAIN in key and without_number(key, keys) != key for key, _ in pairs)
+
+
+def by_key(pairs: Pairs) -> dict[str, Any]:
+    """Return the values of an object by its keys, as `keys_of` names them."""
+    return dict(zip(keys_of(pairs), [value for _, value in pairs], strict=True))
+
+
+def without_number(key: str, keys: Container[str]) -> str:
+    """Return a key as it stood, which may be named with a number only because it occurs among others again."""
+    name, sign, number = key.rpartition(AGAIN)
+    return name if sign and number.isdecimal() and name in keys else key
 
 
 def _objects(values: Iterable[Any]) -> Iterator[Pairs]:
@@ -143,7 +179,7 @@ def _union(order: tuple[str, ...], keys: tuple[str, ...]) -> tuple[str, ...] | N
 
 
 def _describe(shape: Shape, found: list[Pairs], shapes: dict[tuple[str, ...], Shape]) -> None:
-    rows = [dict(pairs) for pairs in found]
+    rows = [by_key(pairs) for pairs in found]
     for each in shape.fields:
         values = [row[each.key] for row in rows if each.key in row]
         complete = len(values) == len(rows)

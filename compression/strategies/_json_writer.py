@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from apportion.compression.strategies._json_shapes import ABSENT, WIDE, Field, Shape, shape_of
+from apportion.compression.strategies._json_shapes import ABSENT, WIDE, Field, Shape, by_key, shape_of
 from apportion.compression.strategies._json_signs import (
     BLOCK,
     DEFAULT,
@@ -94,7 +94,7 @@ class Writer:
         return "(" + self._cells(value, shape, self.inline) + ")"
 
     def _cells(self, value: Pairs, shape: Shape, write_cell: Callable[[Any, Field], str]) -> str:
-        present = dict(value)
+        present = by_key(value)
         wide = len(shape.shown) > WIDE
         cells = []
         for each in shape.shown:

@@ -174,7 +174,9 @@ def _ends_sentence(data: bytes, mark: int, end: int, start: int) -> bool:
     if not behind.strip() or behind.islower():
         return False
     word = data[max(start, mark - 12) : mark].rpartition(b" ")[2].lower().decode("utf-8", "ignore").lstrip("(\"'[")
-    return data[mark : mark + 1] != b"." or (word not in _ABBREVIATIONS and not (len(word) == 1 and word.isalpha()))
+    if data[mark : mark + 1] != b".":
+        return True
+    return word not in _ABBREVIATIONS and not all(len(part) == 1 and part.isalpha() for part in word.split("."))
 
 
 def _short_parts(text: str) -> Iterator[str]:

@@ -56,6 +56,7 @@ _STOP = frozenset(
         "here", "so", "if", "but", "about", "into", "over", "after", "before", "between", "during", "up", "down",
         "out", "also", "any", "all", "some", "each", "other", "such", "same", "only", "own", "both", "more",
         "most", "very", "just", "because", "while",
+        "s", "t", "re", "ve", "ll",  # what an apostrophe leaves
     }
 )  # fmt: skip
 _LINKS = frozenset(

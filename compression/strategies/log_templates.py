@@ -19,10 +19,11 @@ from operator import eq
 from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.compression.strategies.lossless import LosslessStrategy, split_form
-from apportion.compression.validation.facts import MAX_ERROR_LINE, error_lines, extract_facts
+from apportion.compression.validation.facts import MAX_ERROR_LINE, error_lines, extract_facts, without_colours
+from apportion.compression.validation.line_facts import facts_of_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from apportion.compression.strategies.types import Held, Item, Query
 
@@ -49,9 +50,6 @@ ROW_CHARS = 5
 
 LEGEND_CHARS = 16
 """What a template costs in the legend, besides its text."""
-
-MAX_LOST = 64
-"""So many facts at most are looked for in the lines that would hide them."""
 
 MAX_SHARE = 0.97
 """A form that is longer than this share of its text is not looked at further."""
@@ -92,23 +90,25 @@ class LogTemplates(LosslessStrategy):
     def encode(self, text: str, item: Item, query: Query) -> str | None:  # noqa: ARG002  (the text says it all)
         """Return the text as rows; a line stays as it is where a fact of it would no longer stand there whole."""
         lines = text.split("\n")
-        if len(lines) < MIN_LINES:
+        if len(lines) < MIN_LINES or _is_table(text, lines):
             return None
-        errors = error_lines(text)
-        words = [[line] if line.strip()[:MAX_ERROR_LINE] in errors else line.split(" ") for line in lines]
+        plain = without_colours(text)
+        errors = error_lines(plain)
+        shown = plain.split("\n") if plain is not text else lines
+        words = [
+            [line] if said.strip()[:MAX_ERROR_LINE] in errors else line.split(" ")
+            for line, said in zip(lines, shown, strict=True)
+        ]
         if len(lines) > 2 * SAMPLE_BLOCKS * BLOCK_LINES and not _is_regular(_sample(words)):
             return None
         members = _with_tails(words, _clusters(words))
         form = _form(lines, words, members)
         if form is None or len(form) > MAX_SHARE * len(text):
             return None
-        lost = sorted(fact for fact in _changed_facts(lines, form) if fact not in form)[:MAX_LOST]
-        if not lost:
+        hiding = _hiding(lines, form)
+        if not hiding:
             return form
-        kept = {
-            number: cluster for number, cluster in members.items() if not any(fact in lines[number] for fact in lost)
-        }
-        return _form(lines, words, kept)
+        return _form(lines, words, {number: each for number, each in members.items() if number not in hiding})
 
     def decode(self, form: str, held: Sequence[Held]) -> str:  # noqa: ARG002  (the form says it all)
         """Return the lines, each template filled."""
@@ -118,6 +118,11 @@ class LogTemplates(LosslessStrategy):
         templates = dict(_read_template(line, hole) for line in lines[:count])
         filler = _Filler(ditto)
         return "\n".join(filler.line(row, templates) for row in lines[count:])
+
+
+def _is_table(text: str, lines: Sequence[str]) -> bool:
+    """Say whether a text is JSON that stands in rows already; rows of rows would be hard to read."""
+    return text.startswith("[json ") and 2 * sum("|" in line for line in lines) > len(lines)
 
 
 def _sample(words: Sequence[list[str]]) -> list[list[str]]:
@@ -132,13 +137,40 @@ def _is_regular(words: Sequence[list[str]]) -> bool:
     return alike >= MIN_REGULAR_SHARE * len(words)
 
 
-def _changed_facts(lines: Sequence[str], form: str) -> frozenset[str]:
-    """Return the facts of lines that became rows, as far as neither rows nor templates state them."""
+def _hiding(lines: Sequence[str], form: str) -> set[int]:
+    """Return the numbers of the lines of which a fact no longer stands whole in any row or template."""
     written = form.split("\n")
     legend, body = written[: -len(lines)], written[-len(lines) :]
-    rows = [(line, row) for line, row in zip(lines, body, strict=True) if not row.startswith(_RAW)]
-    stated = extract_facts("\n".join([*legend, *(row for _, row in rows)]))
-    return extract_facts("\n".join(line for line, _ in rows)) - stated
+    rows = {number: row for number, row in enumerate(body) if not row.startswith(_RAW)}
+    stated = extract_facts("\n".join([*legend, *rows.values()]))
+    before = [lines[number] for number in rows]
+    if extract_facts("\n".join(before)) <= stated:
+        return set()
+    found = facts_of_lines(before)
+    unstated = {number: facts - stated for number, facts in zip(rows, found, strict=True) if not facts <= stated}
+    templates = dict(_named(line) for line in legend[1:])
+    signs = dict(zip(rows, _signs(rows.values()), strict=True))
+    shown = {
+        fact
+        for number, facts in unstated.items()
+        for fact in facts
+        if fact in rows[number] or fact in templates[signs[number]]
+    }
+    return {number for number, facts in unstated.items() if not facts <= shown}
+
+
+def _named(line: str) -> tuple[str, str]:
+    """Return the sign of a template in the legend, and its text."""
+    sign, _, text = line.partition(":")
+    return sign, text
+
+
+def _signs(rows: Iterable[str]) -> Iterator[str]:
+    """Yield the sign of the template of each row."""
+    sign = ""
+    for row in rows:
+        sign = row.partition(" ")[0] or sign
+        yield sign
 
 
 def _clusters(words: Sequence[Sequence[str]]) -> dict[int, int]:
@@ -256,6 +288,8 @@ def _cut_prefix(prefix: str) -> str:
     """Return as much of a prefix as ends where a fact cannot go on."""
     for end in range(len(prefix), 0, -1):
         sign = prefix[end - 1]
+        if sign == "[" and prefix[end - 2 : end - 1] == "\x1b":
+            continue  # the code of a colour, with a word right behind it
         if sign in _BEFORE or (sign == ":" and end > 1 and prefix[end - 2].isalpha()):
             return prefix[:end]
         if sign == "T" and end > 10 and prefix[end - 11 : end - 1].replace("-", "").isdigit():

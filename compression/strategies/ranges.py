@@ -6,7 +6,9 @@ Every fact of a text is assigned to one line that carries it; facts that the rec
 that carries nothing can go. `price` says what else can: a fact may leave the view where that saves so many tokens.
 With the facts assigned, the cuts that save most are found exactly, by dynamic programming over the lines, in which each
 cut costs its marker and the effort to read it; so cuts are few and long. Words that stand nowhere else cost what they
-would cost to send, or else texts without numbers and names would vanish.
+would cost to send, or else texts without numbers and names would vanish. A sentence says more than its words, and holds
+few facts that a check could miss: of prose, pairs of neighbouring words count, and cost so much that only what is said
+elsewhere in the same words can go.
 
 What a task asks about and the skeleton of a text stay (`_protection`). Lines under a title go with the title or without
 it, never the title alone. Code that somebody may edit is left whole, and so is JSON of several lines: without some of
@@ -21,6 +23,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from functools import lru_cache
+from itertools import pairwise
 from math import fsum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -64,6 +67,19 @@ MIN_REPEATED_CHARS = 12
 
 MIN_WORD_CHARS = 3
 """Shorter words are nothing to miss."""
+
+PROSE_WEIGHT = 4.0
+"""What a pair of words of prose costs that stands nowhere else, as a multiple of what it costs to send: a sentence can
+go when more than three quarters of its pairs stand elsewhere."""
+
+MIN_PROSE_WORDS = 5
+"""Words of the shortest line that is told to be prose from itself alone."""
+
+MIN_PROSE_CHARS = 12
+"""Letters beyond ASCII of such a line, in a script that may write without spaces."""
+
+PROSE_SHARE = 0.8
+"""Share of the words, or of the letters, of a line of prose that are nothing but letters."""
 
 REASON = "nothing new"
 """What a marker says about lines whose facts stand elsewhere."""
@@ -142,7 +158,8 @@ class _Read(NamedTuple):
     lines: list[str]
     facts: tuple[frozenset[str], ...]
     words: list[list[str]]
-    long_words: list[frozenset[str]]
+    said: list[frozenset[str]]
+    prose: frozenset[int]
     skeleton: set[int]
     ends: list[int]
 
@@ -154,7 +171,9 @@ def _read(content: bytes) -> _Read:
     last = lines.pop()[:-1]
     lines += [last] if last else []
     words = [words_of(line) for line in lines]
-    return _Read(lines, facts_of_lines(lines), words, [_long(line) for line in words], skeleton(lines), _ends(lines))
+    prose = prose_lines(lines)
+    said = [_pairs(line) if number in prose else _long(line) for number, line in enumerate(words)]
+    return _Read(lines, facts_of_lines(lines), words, said, prose, skeleton(lines), _ends(lines))
 
 
 class _Table(NamedTuple):
@@ -163,7 +182,8 @@ class _Table(NamedTuple):
     Attributes:
         sizes: Tokens of each, in proportion to its bytes.
         facts: Facts of each that the receiver does not hold.
-        words: Words of each that the receiver does not hold.
+        words: Words of each that the receiver does not hold; pairs of them in prose.
+        weights: What a word of each costs that no other line says, as a multiple of its tokens.
         kept: Lines that stay in any case.
         ends: Behind the last line that belongs below each.
         new_facts: Distinct facts of all of them.
@@ -173,6 +193,7 @@ class _Table(NamedTuple):
     sizes: list[float]
     facts: list[frozenset[str]]
     words: list[frozenset[str]]
+    weights: list[float]
     kept: set[int]
     ends: list[int]
     new_facts: int
@@ -186,6 +207,8 @@ class _Table(NamedTuple):
         for held in item.held:
             known |= facts_of_content(held.content)
             known_words |= _words_of_content(held.content)
+            if read.prose:
+                known_words |= _pairs_of_content(held.content)
         kept = asked_for(read.words, query.task) | read.skeleton
         if kept and item.held:
             known_lines = frozenset().union(*(_lines_of_content(held.content) for held in item.held))
@@ -196,7 +219,8 @@ class _Table(NamedTuple):
         return cls(
             sizes=[len(line) * per_char for line in read.lines],
             facts=facts,
-            words=[words - known_words for words in read.long_words],
+            words=[words - known_words for words in read.said],
+            weights=[PROSE_WEIGHT if number in read.prose else 1.0 for number in range(len(read.lines))],
             kept=kept,
             ends=read.ends,
             new_facts=len(frozenset().union(*facts)),
@@ -269,7 +293,7 @@ class _Table(NamedTuple):
         for number, words in enumerate(self.words):
             if losses[number] < _DEAR:
                 unsaid = fsum((len(word) + 1) / repeated[word] for word in words if word not in said)
-                losses[number] += per_char * unsaid
+                losses[number] += per_char * self.weights[number] * unsaid
         return losses
 
     def _carried(self, price: float) -> dict[int, int]:
@@ -412,6 +436,32 @@ def is_code(text: str) -> bool:
     return 2 * hits < len(lines)
 
 
+def prose_lines(lines: Sequence[str]) -> frozenset[int]:
+    r"""Return the numbers of the lines, counted from 0, that are prose; all of a text of which half is.
+
+    >>> sorted(prose_lines(["He said that it was closed.\n", "-rw-r--r-- 1 root root 4096 May 3 12:00 a.py\n"]))
+    [0]
+    """
+    found = frozenset(number for number, line in enumerate(lines) if is_prose(line))
+    size = sum(len(lines[number]) for number in found)
+    return frozenset(range(len(lines))) if 2 * size > sum(map(len, lines)) else found
+
+
+def is_prose(line: str) -> bool:
+    """Say whether a line is made of words, as sentences are: neither code, nor columns, nor what a program reports."""
+    words = [word.strip(_STOPS) for word in line.split()]
+    letters = sum(map(str.isalpha, words))
+    if letters >= MIN_PROSE_WORDS and letters >= PROSE_SHARE * len(words):
+        return True
+    if line.isascii():
+        return False
+    beyond = sum(letter > "\x7f" and letter.isalpha() for letter in line)
+    return beyond >= MIN_PROSE_CHARS and beyond >= PROSE_SHARE * sum(not letter.isspace() for letter in line)
+
+
+_STOPS = ".,;:!?()\"'*-–—“”„«»‘’"
+
+
 @lru_cache(maxsize=1024)
 def _lines_of_content(content: bytes) -> frozenset[str]:
     return frozenset(content.decode("utf-8", "replace").splitlines(keepends=True))
@@ -420,6 +470,22 @@ def _lines_of_content(content: bytes) -> frozenset[str]:
 @lru_cache(maxsize=1024)
 def _words_of_content(content: bytes) -> frozenset[str]:
     return _long(words_of(content.decode("utf-8", "replace")))
+
+
+@lru_cache(maxsize=1024)
+def _pairs_of_content(content: bytes) -> frozenset[str]:
+    lines = content.decode("utf-8", "replace").split("\n")
+    return frozenset().union(*(_pairs(words_of(line)) for line in lines))
+
+
+def _pairs(words: Sequence[str]) -> frozenset[str]:
+    """Return neighbouring words, numbers apart, which are facts; a word alone where a line has no other."""
+    if len(words) == 1:
+        return _long(words)
+    return frozenset(f"{one} {other}" for one, other in pairwise(words) if _NO_DIGIT(one) and _NO_DIGIT(other))
+
+
+_NO_DIGIT = frozenset("0123456789").isdisjoint
 
 
 def _long(words: Sequence[str]) -> frozenset[str]:

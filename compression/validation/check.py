@@ -207,7 +207,8 @@ class _View:
             fact = fact.rpartition(" ")[0] or fact  # the last word of a cut line is none
         data = _apart(fact)
         is_number = data.lstrip(b"-+$")[:1].isdigit()
-        if is_number or data != _bytes(fact) or len(data.split()) > 1:
+        is_marked = b"_" in (data[:1], data[-1:]) and data.strip(b"_").isalpha()  # a word that is emphasised
+        if is_number or is_marked or data != _bytes(fact) or len(data.split()) > 1:
             return self.words.holds(_bytes(fact))
         return not {data, data.strip(b"_")}.isdisjoint(self._all_pieces())
 

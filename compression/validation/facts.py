@@ -34,6 +34,9 @@ MAX_RUN = 1000
 _DELIMITERS = bytes.maketrans(b"'`()[]{}<>,;|", b'"' * 13)
 """Turns all marks that no fact contains, thousands separators apart, into one of them."""
 
+_MARKS = bytes(code for code in range(128) if not chr(code).isalnum())
+"""What a quoted string does not consist of alone: marks between two strings, as `}},` in JSON, are none."""
+
 _COLOUR = r"\x1b\[[0-9;?]*[A-Za-z]"
 _DRIVE_PATH = r"\b[A-Za-z]:(?:\\[\w.@$~+-]+)+"
 _EMAIL = r"[\w.%+-]+@[A-Za-z][\w-]*(?:\.[\w-]+)*\.[A-Za-z]{2,}"
@@ -66,6 +69,14 @@ def error_lines(text: str) -> frozenset[str]:
     return frozenset(line.decode() for line in _error_lines(text.encode("utf-8", "replace")))
 
 
+def without_colours(text: str) -> str:
+    """Return a text without the codes of terminal colours; the same object where it has none."""
+    if "\x1b[" not in text:
+        return text
+    plain = _pattern(_COLOUR).sub(b"", text.encode("utf-8", "surrogatepass"))
+    return bytes(plain).decode("utf-8", "surrogatepass")
+
+
 def missing_facts(facts: Iterable[str], text: str) -> frozenset[str]:
     """Return the facts that a text does not show: it does not state them, nor hold them between other characters.
 
@@ -74,7 +85,8 @@ def missing_facts(facts: Iterable[str], text: str) -> frozenset[str]:
     >>> sorted(missing_facts(["12", "a b", "src/app.py"], "x12 of a b|src/app.py"))
     ['12']
     """
-    return frozenset(fact for fact in frozenset(facts) - extract_facts(text) if not _shows(text, fact))
+    plain = without_colours(text)
+    return frozenset(fact for fact in frozenset(facts) - extract_facts(text) if not _shows(plain, fact))
 
 
 def _shows(text: str, fact: str) -> bool:
@@ -192,7 +204,7 @@ def _quotes(data: bytes) -> set[bytes]:
 
 
 def _is_quote(quote: bytes) -> bool:
-    if not MIN_QUOTE <= len(quote) <= 4 * MAX_QUOTE or b"\n" in quote:
+    if not MIN_QUOTE <= len(quote) <= 4 * MAX_QUOTE or b"\n" in quote or not quote.translate(None, _MARKS):
         return False
     characters = len(quote) if quote.isascii() else len(quote.decode("utf-8", "replace"))
     return MIN_QUOTE <= characters <= MAX_QUOTE

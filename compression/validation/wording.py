@@ -8,7 +8,7 @@ layout. A word is a run of letters, digits and `_`, joined by `.` or `@`; every 
 word. Digits are read in groups of three from the right, so that `1,234`, `1 234` and `1234` say the same, and
 `[100,200]` the same as `[100, 200]`. A sign before a number, currencies, `%`,
 comparisons, check marks and emoji are words as well.
-Articles are none, nor is a lone `>`, which a quoted line begins with.
+Articles are none, nor is a lone `>`, which a quoted line begins with. The slash that makes a path absolute is one.
 
 Reading is RE2, comparing is greedy: both take linear time on any input.
 """
@@ -53,7 +53,7 @@ MAX_PLACES = 8
 MIN_REPEATED = 5
 """Words of the shortest passage that may go because the same words still stand elsewhere."""
 
-_MARKED = b"\x01"
+_MARKED, _ROOT = b"\x01", b"\x02"
 _MINUS = "−".encode()
 _LAYOUT = bytes.maketrans(b'"()[]{},:;#*?/', b" " * 14)
 _WORD = r"[\p{L}\p{M}\p{N}_]+(?:['’][\p{L}]+)*(?:[.@][\p{L}\p{N}][\p{L}\p{M}\p{N}_]*)*"
@@ -69,9 +69,11 @@ class Wording:
 
     Attributes:
         words: Each as UTF-8.
+        markers: Numbers and letters that mark items of lists, by the number of the word behind each; they are layout.
     """
 
     words: list[bytes]
+    markers: dict[int, bytes] = field(default_factory=dict)
 
 
 class Passage(NamedTuple):
@@ -128,15 +130,19 @@ def read_words(text: bytes) -> Wording:
     [b'Wait', b'1', b'500', b'ms', b'then', b'retry']
     """
     words: list[bytes] = []
-    expected = {b"1", b"a", b"A", b"i"}
+    markers: dict[int, bytes] = {}
+    expected = {b"0", b"1", b"a", b"A", b"i"}
     for chunk in without_escapes(text).translate(_LAYOUT).split():
         if chunk[:1] == _MARKED and chunk[1:] in expected:
             expected.add(_after(chunk[1:]))
+            markers[len(words)] = chunk[1:]
+        elif chunk == _ROOT:
+            words.append(b"/")
         elif len(chunk) <= MAX_REMEMBERED:
             words += _known_words_of(chunk)
         else:
             words += _words_of(chunk)
-    return Wording(words)
+    return Wording(words, markers)
 
 
 def _after(marker: bytes) -> bytes:
@@ -146,7 +152,7 @@ def _after(marker: bytes) -> bytes:
 
 def compare(original: Wording, result: Wording) -> Difference:
     """Return where two wordings differ."""
-    found = _Alignment(original.words, result.words)
+    found = _Alignment(original, result)
     found.run()
     dropped = tuple(found.dropped())
     repeated: tuple[Passage, ...] = ()
@@ -178,12 +184,22 @@ def _grams(words: Sequence[bytes]) -> Iterator[tuple[bytes, ...]]:
 class _Alignment:
     """Follows the result through the original: on in both while they agree, else to the next place where they do."""
 
-    original: list[bytes]
-    result: list[bytes]
+    first: Wording
+    second: Wording
     inserted: list[Passage] = field(default_factory=list)
     moved: list[Passage] = field(default_factory=list)
     _covered: bytearray = field(default_factory=bytearray)
     _index: dict[tuple[bytes, ...], list[int]] | None = None
+
+    @property
+    def original(self) -> list[bytes]:
+        """Words of the original."""
+        return self.first.words
+
+    @property
+    def result(self) -> list[bytes]:
+        """Words of the result."""
+        return self.second.words
 
     def run(self) -> None:
         """Fill the attributes."""
@@ -195,6 +211,13 @@ class _Alignment:
             if same:
                 self._cover(at, same)
                 at, here = at + same, here + same
+                continue
+            if self.first.markers.get(at) == result[here]:  # a list that became running text, or the other way around
+                here += 1
+                continue
+            if at < len(original) and self.second.markers.get(here) == original[at]:
+                self._cover(at, 1)
+                at += 1
                 continue
             near = self._near(at, here)
             if near is not None:
@@ -364,15 +387,18 @@ def _is_unspaced(code: int) -> bool:
 def without_escapes(text: bytes) -> bytes:
     r"""Return valid UTF-8 without terminal colours and marks of quoted lines, and with `\\u00e9` as what it stands for.
 
-    Numbers and letters that may mark an item of a list have the byte 1 in front.
+    Numbers and letters that may mark an item of a list have the byte 1 in front. Where a path begins with a slash, or
+    with the folder `a` of a diff, which would be read as an article, the byte 2 stands.
     """
-    text = unescaped(text).replace(_MARKED, b" ")
+    text = unescaped(text).replace(_MARKED, b" ").replace(_ROOT, b" ")
     if b"\\" in text:
         text = _pattern(r"\\[nrt\"]").sub(b" ", text)
     if b"\x1b[" in text:
         text = _pattern(r"\x1b\[[0-9;?]*[A-Za-z]").sub(b"", text)
     if b">" in text:
         text = _pattern(r"(?m)^[ \t]*(?:>[ \t]+)+").sub(b"", text)
+    if b"/" in text:
+        text = _pattern(r"(^|[\s\"'`(\[{=:,|*])[aA]?/([\p{L}\p{N}_.])").sub(rb"\1 " + _ROOT + rb" \2", text)
     return bytes(
         _pattern(r"(?m)^([ \t*_#]*)\(?(\d{1,3}|[A-Za-z])[.)]([ \t*_])").sub(rb"\1 " + _MARKED + rb"\2 \3", text)
     )
@@ -386,6 +412,8 @@ def unescaped(text: bytes) -> bytes:
         text = text.decode("utf-8", "backslashreplace").encode()
     if b"\\u" in text:
         text = bytes(_pattern(r"\\u([0-9A-Fa-f]{4})(?:\\u([0-9A-Fa-f]{4}))?").sub(_unescaped, text))
+    if b"\\/" in text:
+        text = text.replace(b"\\/", b"/")
     return text.replace("…".encode(), b"...")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from importlib.metadata import version
-from statistics import median
+from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,19 +13,31 @@ import numpy as np
 from apportion.models.evaluation import calibration_error, calibration_noise, hit_rate_above
 from apportion.planner.replay.baselines import BASELINES
 from apportion.planner.replay.loading_rows import loading_rows, preload_rows
-from apportion.planner.replay.results import CallFigures, NextFigures, StageFigures, Totals, WorkflowResult, add_pairs
+from apportion.planner.replay.results import (
+    ActionFigures,
+    CallFigures,
+    NextFigures,
+    StageFigures,
+    Totals,
+    WorkflowResult,
+    add_pairs,
+)
 from apportion.planner.report.schema import (
+    ActionRow,
     AgainstRow,
     AgainstSource,
     AgentRow,
     BudgetUse,
     CallPoint,
+    ConfidenceBin,
     Dearer,
     Facts,
     KindRow,
     Ledger,
     Ledgers,
+    LeftOutRow,
     LoggedUsage,
+    NextAgentPair,
     NextAgentRow,
     Percentiles,
     PlanSummary,
@@ -34,6 +46,7 @@ from apportion.planner.report.schema import (
     Skipped,
     SourceRow,
     Stability,
+    StageRow,
     Variance,
     VarianceFigures,
     WorkflowRow,
@@ -52,6 +65,18 @@ EVERYWHERE = "all sources"
 
 CALL_RANGES = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377)
 """First calls of the ranges over which the n-th calls of agent runs are averaged."""
+
+STAGE_RANGES = (0, 1, 2, 3, 4, 5, 8, 13, 21, 34, 55, 89)
+"""First stages of the ranges over which agent types are added up."""
+
+CONFIDENCE_BINS = 10
+"""Bins of forecasts by how sure they were."""
+
+KEPT_PAIRS = 100
+"""Pairs of agents whose forecasts a report holds."""
+
+KEPT_LEFT_OUT = 200
+"""Pieces that were left out which a report holds; their sums are complete."""
 
 SAME_BILL = 1e-9
 """Relative difference below which two bills are the same: the rest is rounding."""
@@ -115,6 +140,12 @@ def build_report(
         next_agent=_next_agent_rows(by_source),
         preload=preload_rows(by_source),
         loading=loading_rows(by_source),
+        per_stage=[row for source, group in by_source.items() for row in _stage_rows(source, group)],
+        actions=[row for source, group in by_source.items() for row in _action_rows(source, group)],
+        left_out=_left_out_rows(ordered),
+        left_out_pieces=sum(result.left_out_pieces for result in ordered),
+        next_agent_pairs=_next_agent_pairs(ordered),
+        next_agent_bins=_next_agent_bins(ordered),
     )
 
 
@@ -135,6 +166,121 @@ def _next_agent_row(source: str, forecasts: Sequence[NextFigures]) -> NextAgentR
         calibration_error=calibration_error(confidences, hits),
         calibration_noise=calibration_noise(confidences),
     )
+
+
+def _next_agent_pairs(results: Sequence[WorkflowResult]) -> list[NextAgentPair]:
+    pairs: defaultdict[tuple[str, str], list[NextFigures]] = defaultdict(list)
+    for result in results:
+        for each in result.next_agents:
+            pairs[each.after, each.predicted].append(each)
+    often = sorted(pairs.items(), key=lambda item: (-len(item[1]), item[0]))
+    return [
+        NextAgentPair(
+            after=after,
+            predicted=predicted,
+            forecasts=len(part),
+            sure=sum(each.sure for each in part),
+            confidence=round(mean(each.confidence for each in part), 6),
+            hits=sum(each.hit for each in part),
+        )
+        for (after, predicted), part in often[:KEPT_PAIRS]
+    ]
+
+
+def _next_agent_bins(results: Sequence[WorkflowResult]) -> list[ConfidenceBin]:
+    bins: defaultdict[int, list[NextFigures]] = defaultdict(list)
+    for result in results:
+        for each in result.next_agents:
+            bins[min(CONFIDENCE_BINS - 1, int(each.confidence * CONFIDENCE_BINS))].append(each)
+    return [
+        ConfidenceBin(
+            low=nth / CONFIDENCE_BINS,
+            high=(nth + 1) / CONFIDENCE_BINS,
+            forecasts=len(part),
+            confidence=round(mean(each.confidence for each in part), 6),
+            hit_rate=round(mean(each.hit for each in part), 6),
+        )
+        for nth, part in sorted(bins.items())
+    ]
+
+
+def _stage_rows(source: str, results: Sequence[WorkflowResult]) -> list[StageRow]:
+    """Add agent types up over ranges of stages; long sessions have hundreds of turns."""
+    calls: defaultdict[tuple[str, int], list[CallFigures]] = defaultdict(list)
+    stages: defaultdict[tuple[str, int], list[StageFigures]] = defaultdict(list)
+    for result in results:
+        for call in result.calls:
+            calls[call.agent, _stage_range(call.stage)].append(call)
+        for stage in result.stages:
+            stages[stage.agent, _stage_range(stage.stage)].append(stage)
+    rows = []
+    for (agent, first), figures in sorted(calls.items()):
+        planned = stages[agent, first]
+        allocated = [stage.allocated_tokens for stage in planned if stage.allocated_tokens is not None]
+        rows.append(
+            StageRow(
+                source=source,
+                agent=agent,
+                first_stage=first,
+                last_stage=max(call.stage for call in figures),
+                calls=len(figures),
+                visible_tokens=_ledger(_sum_pairs(call.visible for call in figures)),
+                bill_usd=_bill_ledger(figures),
+                likely_tokens=sum(stage.likely_tokens for stage in planned) or None,
+                allocated_tokens=sum(allocated) or None,
+                used_tokens=round(sum(stage.used_tokens for stage in planned)) or None,
+            )
+        )
+    return rows
+
+
+def _stage_range(stage: int) -> int:
+    return max(first for first in STAGE_RANGES if first <= stage)
+
+
+def _action_rows(source: str, results: Sequence[WorkflowResult]) -> list[ActionRow]:
+    sums: dict[tuple[str, str, str], ActionFigures] = {}
+    for result in results:
+        for key, figures in result.actions.items():
+            sums[key] = ActionFigures(*add_pairs(sums[key], figures)) if key in sums else figures
+    most_first = sorted(sums.items(), key=lambda item: (-item[1].saved_tokens, item[0]))
+    return [
+        ActionRow(
+            source=source,
+            agent=agent,
+            action=action,
+            reason=reason,
+            pieces=figures.pieces,
+            tokens=figures.tokens,
+            sent_tokens=figures.sent_tokens,
+            saved_tokens=figures.saved_tokens,
+            fetched=figures.fetched,
+        )
+        for (agent, action, reason), figures in most_first
+    ]
+
+
+def _left_out_rows(results: Sequence[WorkflowResult]) -> list[LeftOutRow]:
+    found = [(result, each) for result in results for each in result.left_out]
+    found.sort(key=lambda pair: (-pair[1].saved_tokens, pair[0].id, pair[1].call))
+    return [
+        LeftOutRow(
+            workflow=result.id,
+            agent=each.agent,
+            call=each.call + 1,
+            kind=each.kind,
+            tool=each.tool,
+            action=each.action,
+            reason=each.reason,
+            tokens=each.tokens,
+            sent_tokens=each.sent_tokens,
+            saved_tokens=each.saved_tokens,
+            fetched=each.fetched,
+            handle=each.handle,
+            head=each.head,
+        )
+        for result, each in found[:KEPT_LEFT_OUT]
+    ]
 
 
 def _total(results: Iterable[WorkflowResult]) -> Totals:
@@ -350,6 +496,7 @@ def _agent_rows(source: str, results: Sequence[WorkflowResult]) -> list[AgentRow
     calls: dict[str, list[CallFigures]] = defaultdict(list)
     used: Counter[str] = Counter()
     allocated: Counter[str] = Counter()
+    likely: Counter[str] = Counter()
     for result in results:
         runs.update(result.runs_by_agent)
         for call in result.calls:
@@ -357,6 +504,7 @@ def _agent_rows(source: str, results: Sequence[WorkflowResult]) -> list[AgentRow
         for stage in result.stages:
             used[stage.agent] += round(stage.used_tokens)
             allocated[stage.agent] += stage.allocated_tokens or 0
+            likely[stage.agent] += stage.likely_tokens
     return [
         AgentRow(
             source=source,
@@ -367,6 +515,7 @@ def _agent_rows(source: str, results: Sequence[WorkflowResult]) -> list[AgentRow
             bill_usd=_bill_ledger(figures),
             allocated_tokens=allocated[agent] or None,
             used_tokens=used[agent] or None,
+            likely_tokens=likely[agent] or None,
         )
         for agent, figures in sorted(calls.items())
     ]

@@ -41,6 +41,9 @@ IN_PROCESS_BYTES = 4 * 1024 * 1024
 MEMORY_MB = 1000
 """Memory that a replay takes at most, unless more processes are asked for."""
 
+MOST_HEAD_CHARS = 10_000
+"""Most characters of a piece that was left out which a report shows."""
+
 PARENT_MB = 230
 WORKER_MB = 390
 """Largest resident memory of the process that reads the logs, and of one that replays them, measured on the corpus."""
@@ -78,6 +81,8 @@ def replay(
     against: Sequence[str] = (),
     models: Path | None = None,
     outcomes: Path | None = None,
+    head_chars: int = 0,
+    originals: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> ReplayReport:
     """Replay logged workflows with planning, and report what it would have saved and what it would have cost.
@@ -103,6 +108,10 @@ def replay(
             documented priors. On workflows from which the models have learned the figures flatter.
         outcomes: Telemetry store that knows what came of past forecasts of these models. Where they no longer fit,
             forecasts are widened, and the report says so.
+        head_chars: Characters that the report shows of each piece that was left out, up to `MOST_HEAD_CHARS`. 0, the
+            default, keeps all content out of the report.
+        originals: Store in which the originals of these pieces are kept, so that `apportion expand` gives them back;
+            `None` keeps none.
         progress: Called after each workflow.
 
     Returns:
@@ -113,6 +122,8 @@ def replay(
         InputError: An argument is out of range, or nothing was ever trained into the folder of models.
     """
     _check(target_reduction, jobs, limit)
+    if not 0 <= head_chars <= MOST_HEAD_CHARS:
+        raise InputError(f"head_chars {head_chars} is not within [0, {MOST_HEAD_CHARS}]")
     Forms.at(select)
     require_trained(models)
     rivals = find_baselines(against)
@@ -126,6 +137,8 @@ def replay(
         models=models,
         widening=widening_of(models, outcomes),
         off=off,
+        head_chars=head_chars,
+        originals=originals,
     )
     skipped = SkipLog()
     groups = find_groups(paths, skipped)
@@ -152,6 +165,8 @@ def replay(
         "limit": limit,
         "against": ", ".join(rivals) or None,
         "models": str(models) if models is not None else None,
+        "show_content": head_chars > 0,
+        "keep_originals": originals is not None,
     }
     seconds = time.perf_counter() - began
     facts = RunFacts(complete, seconds, _peak_memory_mb(workers), settings, limited=taken == limit)

@@ -65,6 +65,7 @@ class CallFigures:
     call: int
     visible: tuple[int, int]
     bill: tuple[float, float] | None
+    stage: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +86,14 @@ class StageFigures:
     likely_tokens: int
     allocated_tokens: int | None
     used_tokens: float
+    stage: int = 0
 
 
 class NextFigures(NamedTuple):
     """What was forecast of one agent that took the floor next: how sure, whether it came, whether it would be used.
 
     `named` is whether an agent was forecast, and `came` whether one came, not the end.
+    `after` is the agent that had the floor before, `predicted` the one that was forecast.
     """
 
     confidence: float
@@ -98,6 +101,44 @@ class NextFigures(NamedTuple):
     sure: bool
     named: bool = True
     came: bool = True
+    after: str = ""
+    predicted: str = ""
+
+
+class ActionFigures(NamedTuple):
+    """What was done to pieces of context, added up.
+
+    Attributes:
+        pieces: How many.
+        tokens: Their visible tokens.
+        sent_tokens: Visible tokens of what was sent in their place.
+        saved_tokens: Visible tokens saved over all calls, before expansions are charged.
+        fetched: Pieces that a later output needed, each charged as fetched back.
+    """
+
+    pieces: int
+    tokens: int
+    sent_tokens: int
+    saved_tokens: int
+    fetched: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOutFigures:
+    """One piece of context that was left out behind a handle."""
+
+    agent: str
+    call: int
+    kind: str
+    tool: str | None
+    action: str
+    reason: str
+    tokens: int
+    sent_tokens: int
+    saved_tokens: int
+    fetched: bool
+    handle: str | None = None
+    head: str | None = None
 
 
 @dataclass(slots=True)
@@ -125,9 +166,25 @@ class WorkflowResult:
     """What trained models forecast of the order of agents, and what came."""
     loadings: list[RunLoading] = field(default_factory=list)
     """What is known of the fixed overhead of each run, and which tools it used."""
+    actions: dict[tuple[str, str, str], ActionFigures] = field(default_factory=dict)
+    """What was done to pieces of context, by agent, action and reason."""
+    left_out: list[LeftOutFigures] = field(default_factory=list)
+    """The pieces that were left out, those that saved most first; no more than are kept."""
+    left_out_pieces: int = 0
+    """How many there were."""
 
     def sums(self) -> WorkflowResult:
         """Return the same without what is known of single calls, plans and stages."""
         return replace(
-            self, calls=[], plans=[], stages=[], kinds={}, runs_by_agent={}, against={}, next_agents=[], loadings=[]
+            self,
+            calls=[],
+            plans=[],
+            stages=[],
+            kinds={},
+            runs_by_agent={},
+            against={},
+            next_agents=[],
+            actions={},
+            left_out=[],
+            loadings=[],
         )

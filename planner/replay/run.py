@@ -20,6 +20,7 @@ from apportion.planner.prompt import (
     prior_need,
 )
 from apportion.planner.replay.billing import CacheClock, CacheSplit, Tariff, split_prompt, tariff
+from apportion.planner.replay.journal import REPAYS, SAME_BYTES, Entry, Journal, how_shortened
 from apportion.planner.replay.results import LOST_ORIGINAL, NO_OUTPUT_USAGE, NO_PROMPT_USAGE, Totals, add_pairs
 from apportion.planner.replay.run_evidence import RunEvidence
 from apportion.prices import lookup
@@ -114,6 +115,7 @@ class RunReplay:
         self.totals = Totals()
         self.kinds: dict[str, tuple[int, int]] = {}
         self.degraded: set[str] = set()
+        self.journal = Journal()
         self.calls = 0
         self.known_overhead = 0.0
         self.calibration = 1.0
@@ -157,6 +159,7 @@ class RunReplay:
 
     def close(self) -> None:
         """Free what only further calls would need."""
+        self.journal.close(self.calls)
         del self._evidence, self._copies
 
     @property
@@ -189,17 +192,17 @@ class RunReplay:
         for birth in births:
             if birth.action is Action.REFERENCE:
                 self.prompt.pin(birth.copy)
-                self._replace(birth.row, Action.REFERENCE, copy=birth.copy)
+                self._replace(birth.row, Action.REFERENCE, SAME_BYTES, copy=birth.copy)
             else:
                 self._shorten(birth.row, birth.action)
 
-    def mask(self, rows: Iterable[int]) -> None:
+    def mask(self, rows: Iterable[int], reason: str = "") -> None:
         """Replace items by stubs, on the real text; the first ones only where they are worth the tool's schema."""
         chosen = [int(row) for row in rows]
         if not (self._offered or self._reads_files or self._worth_a_tool(chosen)):
             return
         for row in chosen:
-            self._replace(row, Action.MASK)
+            self._replace(row, Action.MASK, reason)
 
     def drop(self, rows: Iterable[int]) -> None:
         """Leave items out without a handle: what they hold cannot come back."""
@@ -325,6 +328,7 @@ class RunReplay:
             self._evidence.leave_baseline(position)
         del self._logged[kept:]
         dropped = self.prompt.truncate(kept)
+        self.journal.truncate(len(self.prompt), self.calls)
         for row, item in enumerate(dropped, start=len(self.prompt)):
             kind = Kind.TOOL_CALL if item.piece == FETCH else self._events[item.piece].kind
             self._by_kind[1][kind] -= item.visible
@@ -408,7 +412,7 @@ class RunReplay:
             selected_need=need * self._share_left_out(position),
         )
 
-    def _replace(self, row: int, action: Action, *, copy: int | None = None) -> None:
+    def _replace(self, row: int, action: Action, reason: str, *, copy: int | None = None) -> None:
         position = int(self.prompt.column("piece")[row])
         event = self._events[position]
         original = event.content.encode("utf-8", "surrogatepass")
@@ -432,6 +436,7 @@ class RunReplay:
             return
         stub = rendered.content.decode()
         stub_visible = count_tokens(stub)
+        self._note(row, action, reason, stub_visible)
         self.prompt.replace(row, action, visible=stub_visible, tokens=float(self._counter.estimate(stub).tokens))
         self._by_kind[1][event.kind] += stub_visible - visible
         self._entered[1] += stub_visible if action is Action.MASK else stub_visible - visible
@@ -448,6 +453,8 @@ class RunReplay:
         text = form.content.decode("utf-8", "surrogatepass")
         visible = count_tokens(text)
         shorter = visible - int(self.prompt.column("visible")[row])
+        reason = REPAYS if action is Action.SELECT else how_shortened(form.steps)
+        self._note(row, action, reason, visible)
         self.prompt.shorten(row, action, visible=visible, tokens=float(self._counter.estimate(text).tokens))
         self._by_kind[1][self._events[position].kind] += shorter
         self._entered[1] += shorter
@@ -457,6 +464,22 @@ class RunReplay:
             self._hidden[position] = row
             self._handles[row] = self._store.put(form.original)
             self._found[row] = True
+
+    def _note(self, row: int, action: Action, reason: str, sent_tokens: int) -> None:
+        position = int(self.prompt.column("piece")[row])
+        tokens, _ = self._size(position)
+        self.journal.note(row, Entry(position, action, reason, self.calls, tokens, sent_tokens))
+
+    def left_out(self, entry: Entry) -> tuple[str, str | None, str]:
+        """Return the kind and the tool of what an entry left out, and the text of that."""
+        event = self._events[entry.position]
+        form = self._forms.get((entry.position, Action.SELECT)) if entry.action is Action.SELECT else None
+        text = event.content
+        if form is not None:
+            text = "\n...\n".join(
+                form.original[gap.span.start : gap.span.end].decode("utf-8", "replace") for gap in form.gaps
+            )
+        return str(event.kind), self._tools.get(event.link or "", event.name), text
 
     def _comes_back(self, rendered: Rendered, original: bytes) -> bool:
         """Say whether the store gives an original back byte for byte."""
@@ -500,6 +523,7 @@ class RunReplay:
             position = quoted[0]
             hidden = self._hidden.pop(position)
             self.prompt.settle(hidden)
+            self.journal.fetched(hidden, self.calls)
             before = (head + self._planned_tokens()) * scale
             self._append_fetch()
             sent = self._append_expanded(position, hidden) if self._found.get(hidden, True) else 0

@@ -11,6 +11,7 @@ from collections import Counter, defaultdict, deque
 from typing import TYPE_CHECKING, Any
 
 from apportion.compression.store import HandleStore
+from apportion.errors import ApportionError
 from apportion.models.features import Watch
 from apportion.models.trails import END
 from apportion.planner.budgets.solver import solve_budget
@@ -28,19 +29,33 @@ from apportion.planner.prompt import REPLACEABLE_KINDS
 from apportion.planner.replay.baselines import BASELINES
 from apportion.planner.replay.billing import CacheClock
 from apportion.planner.replay.context import LoggedCall, logged_calls
+from apportion.planner.replay.journal import Entry, figures_of, why_masked
 from apportion.planner.replay.loading import run_loadings
 from apportion.planner.replay.regime import cache_regime, with_lifetimes
-from apportion.planner.replay.results import CallFigures, NextFigures, PlanFigures, StageFigures, Totals, WorkflowResult
+from apportion.planner.replay.results import (
+    ActionFigures,
+    CallFigures,
+    LeftOutFigures,
+    NextFigures,
+    PlanFigures,
+    StageFigures,
+    Totals,
+    WorkflowResult,
+    add_pairs,
+)
 from apportion.planner.replay.run import CallCosts, RunReplay
 from apportion.records import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from apportion.telemetry.events import WorkflowLog
 
 MAIN = "main"
 SUB = "sub"
+
+LEFT_OUT_KEPT = 20
+"""Pieces of a workflow that were left out of which more is kept than their sums."""
 
 
 def replay_workflow(
@@ -77,7 +92,9 @@ def _next_agents(log: WorkflowLog, planner: WorkflowPlanner) -> list[NextFigures
     for step in model.steps_of(log):
         said = model.forecast(step, step.source)
         hit, sure = said.likeliest == step.name, said.expected is not None
-        found.append(NextFigures(said.confidence, hit, sure, named=said.likeliest != END, came=step.name != END))
+        after = step.history[-1] if step.history else ""
+        named, came = said.likeliest != END, step.name != END
+        found.append(NextFigures(said.confidence, hit, sure, named, came, after, said.likeliest))
     return found
 
 
@@ -133,7 +150,11 @@ class _WorkflowReplay:
         plan = self.planner.before(self._invocation(run, call))
         milliseconds = (time.perf_counter() - began) * 1e3
         run.bear(plan.births)
-        run.mask(plan.masks.items if run.may_mask_now or plan.masks.forced or self._tokens_short(run, call) else ())
+        short = self._tokens_short(run, call)
+        if run.may_mask_now or plan.masks.forced or short:
+            forced = plan.degraded[0] if plan.masks.forced and plan.degraded else None
+            items = plan.masks.items.tolist()
+            run.mask(items, why_masked(items, run.cached_items, forced=forced, short=short))
         run.drop(plan.dropped)
         costs = run.send(call)
         self._note_plan(plan, milliseconds)
@@ -198,7 +219,13 @@ class _WorkflowReplay:
             self.result.unpriced_models.add(run.model)
         self._count_budget(costs)
         self.result.calls.append(
-            CallFigures(call.first.agent, run.calls - 1, costs.visible, costs.cost if run.tariff.priced else None)
+            CallFigures(
+                call.first.agent,
+                run.calls - 1,
+                costs.visible,
+                costs.cost if run.tariff.priced else None,
+                call.first.stage,
+            )
         )
 
     def _count_budget(self, costs: CallCosts) -> None:
@@ -228,11 +255,58 @@ class _WorkflowReplay:
         result.totals.bill = (self._costs[0], self._costs[1]) if self.priced else (0.0, 0.0)
         result.totals.priced_workflows = int(self.priced and calls > 0)
         result.runs_by_agent = dict(Counter(agent for _, agent in self._callers))
-        for (run_id, _), record in self.planner.stages.items():
-            result.stages.append(
-                StageFigures(runs[run_id].agent, record.likely_tokens, record.allocated_tokens, record.used_tokens)
-            )
+        for (run_id, stage), record in self.planner.stages.items():
+            figures = (record.likely_tokens, record.allocated_tokens, record.used_tokens, stage)
+            result.stages.append(StageFigures(runs[run_id].agent, *figures))
+        self._note_actions(runs.values())
         return result
+
+    def _note_actions(self, runs: Iterable[RunReplay]) -> None:
+        """Take over what was done to pieces of context, and keep those that leaving out saved most for."""
+        left_out: list[tuple[RunReplay, Entry]] = []
+        for run in runs:
+            for (action, reason), figures in figures_of(run.journal.entries).items():
+                key = (run.agent, action, reason)
+                known = self.result.actions.get(key)
+                self.result.actions[key] = figures if known is None else ActionFigures(*add_pairs(known, figures))
+            left_out += [(run, entry) for entry in run.journal.left_out()]
+        self.result.left_out_pieces = len(left_out)
+        left_out.sort(key=lambda pair: (-pair[1].saved_tokens, pair[1].position))
+        kept = left_out[:LEFT_OUT_KEPT]
+        handles = self._kept_originals(kept)
+        for (run, entry), handle in zip(kept, handles, strict=True):
+            kind, tool, text = run.left_out(entry)
+            self.result.left_out.append(
+                LeftOutFigures(
+                    agent=run.agent,
+                    call=entry.call,
+                    kind=kind,
+                    tool=tool,
+                    action=str(entry.action),
+                    reason=entry.reason,
+                    tokens=entry.tokens,
+                    sent_tokens=entry.sent_tokens,
+                    saved_tokens=entry.saved_tokens,
+                    fetched=entry.fetched,
+                    handle=handle,
+                    head=text[: self.options.head_chars] or None,
+                )
+            )
+
+    def _kept_originals(self, kept: Sequence[tuple[RunReplay, Entry]]) -> list[str | None]:
+        """Put the originals into the store that was named, and return their handles there; none without a store."""
+        path = self.options.originals
+        if path is None or not kept:
+            return [None] * len(kept)
+        from apportion.compression.sqlite_store import SqliteHandleStore
+
+        try:
+            with SqliteHandleStore(path) as store:
+                contents = (self.log.events[entry.position].content for _, entry in kept)
+                return [str(store.put(content.encode("utf-8", "surrogatepass"))) for content in contents]
+        except ApportionError as error:
+            self.result.degraded.add(f"originals were not kept: {error}")
+            return [None] * len(kept)
 
 
 def _agents_with_results(log: WorkflowLog) -> frozenset[str]:

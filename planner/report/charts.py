@@ -7,14 +7,14 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apportion.planner.report import figures
-from apportion.planner.report.drawing import Bar, Unit, draw_bars, draw_histogram, draw_lines
+from apportion.planner.report.drawing import Bar, Unit, draw_bars, draw_histogram, draw_lines, draw_marks
 from apportion.planner.report.schema import Ledger
 from apportion.planner.report.wording import is_changed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from apportion.planner.report.schema import ReplayReport, WorkflowRow
+    from apportion.planner.report.schema import ReplayReport, StageRow, WorkflowRow
 
 AGENTS = 20
 """How many agents are drawn."""
@@ -60,9 +60,75 @@ def all_charts(report: ReplayReport) -> list[Chart]:
         _per_call(report, _USD),
         _agents(report, _TOKENS),
         _agents(report, _USD),
+        _stages(report, _TOKENS),
+        _stages(report, _USD),
         _workflows(report, _TOKENS),
         _workflows(report, _USD),
     ]
+
+
+def forecast_chart(report: ReplayReport) -> Chart:
+    """Return the chart that sets what was used beside what was forecast and allocated.
+
+    Raises:
+        ImportError: The extra `report` is not installed.
+    """
+    used = sorted((row for row in report.per_agent if row.used_tokens), key=lambda row: -(row.used_tokens or 0))
+    shown = used[:AGENTS]
+    several = len({row.source for row in report.per_agent}) > 1
+    labels = _labels([f"{row.agent} ({row.source})" if several else row.agent for row in shown])
+    values: list[dict[str, Any]] = [
+        {
+            "label": label,
+            "used": row.used_tokens,
+            "forecast": row.likely_tokens,
+            "allocated": row.allocated_tokens,
+            "Agent": figures.plain(row.agent),
+            "Source": figures.plain(row.source),
+            "Used": figures.tokens(row.used_tokens),
+            "Forecast": figures.tokens(row.likely_tokens),
+            "Allocated": figures.tokens(row.allocated_tokens),
+        }
+        for label, row in zip(labels, shown, strict=True)
+    ]
+    columns = ["Agent", "Source", "Used", "Forecast", "Allocated"]
+    which = f"The {len(shown)} agents that used most of {len(used):,}" if len(used) > len(shown) else "All agents"
+    return Chart(
+        "forecast",
+        "Forecast, allocated and used",
+        f"{which}, in total tokens added up over stages.",
+        draw_marks(values) if values else None,
+        columns,
+        [[value[column] for column in columns] for value in values],
+        numeric_from=2,
+    )
+
+
+def _stages(report: ReplayReport, unit: Unit) -> Chart:
+    """Draw the stages one by one, all agents with a known figure together."""
+    parts: dict[tuple[int, int], list[StageRow]] = {}
+    lasts = {row.first_stage: 0 for row in report.per_stage}
+    for row in report.per_stage:
+        lasts[row.first_stage] = max(lasts[row.first_stage], row.last_stage)
+    for row in report.per_stage:
+        parts.setdefault((row.first_stage, lasts[row.first_stage]), []).append(row)
+    bars = []
+    for (first, last), rows in sorted(parts.items()):
+        known: list[Ledger] = [each for row in rows if (each := getattr(row, unit.field)).baseline is not None]
+        if not known:
+            continue
+        baseline, planned = (sum(getattr(each, side) or 0.0 for each in known) for side in ("baseline", "planned"))
+        total = Ledger(baseline=baseline, planned=planned, saved_share=1 - planned / baseline if baseline else None)
+        full = {"Stage": _range(first, last), "Calls": f"{sum(row.calls for row in rows):,}"}
+        bars.append(Bar(_range(first, last), full, baseline, planned, _change(total)))
+    return Chart(
+        f"stage-{unit.field}",
+        f"{unit.title} per stage",
+        f"Turns of the user, by {unit.name} of all agents with a known figure; 0 is what came before the first turn.",
+        draw_bars(bars, unit, f"{unit.title} per stage: {unit.name}, baseline and planned"),
+        ["Stage", "Calls", "Baseline", "Planned", "Saved"],
+        [[*bar.full.values(), unit.write(bar.baseline), unit.write(bar.planned), bar.note] for bar in bars],
+    )
 
 
 def _kinds(report: ReplayReport) -> Chart:

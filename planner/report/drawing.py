@@ -173,6 +173,28 @@ def draw_histogram(bins: Sequence[tuple[str, bool, int]]) -> dict[str, Any]:
     )
 
 
+def draw_marks(values: list[dict[str, Any]]) -> dict[str, Any]:
+    """Draw what was used as bars, and on each a mark for what was forecast and one for what was allocated."""
+    import altair as alt
+
+    names = ("used", "forecast", "allocated")
+    largest = max(value[name] or 0 for value in values for name in names)
+    write = Unit("", "", "tokens", figures.tokens, "")
+    scale = alt.Scale(domain=[0, largest * 1.05], nice=False)
+    axis = alt.Axis(title="total tokens", labelExpr=_label_expression(write, largest), tickCount=5)
+    base = alt.Chart().encode(
+        y=alt.Y("label:N", sort=None, title=None, axis=alt.Axis(labelLimit=260, labelColor=INK)),
+        tooltip=[alt.Tooltip(f"{name}:N", title=name) for name in ("Agent", "Source", "Used", "Forecast", "Allocated")],
+    )
+    layers = [
+        base.mark_bar(height=14, color=BASELINE).encode(x=alt.X("used:Q", scale=scale, axis=axis)),
+        base.mark_tick(thickness=3, size=16, opacity=1, color=INK).encode(x=alt.X("forecast:Q", scale=scale)),
+        base.mark_tick(thickness=3, size=16, opacity=1, color=PLANNED).encode(x=alt.X("allocated:Q", scale=scale)),
+    ]
+    description = "Tokens used by each agent, beside what was forecast and allocated"
+    return _spec(alt.layer(*layers), values, description, height=_ROW_PX * len(values))
+
+
 def _spec(
     chart: alt.LayerChart | alt.FacetChart, values: list[dict[str, Any]], description: str, *, height: float
 ) -> dict[str, Any]:

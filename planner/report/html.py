@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from apportion.errors import InputError, MissingExtraError
 from apportion.files import write_atomically
-from apportion.planner.report import figures, wording
-from apportion.planner.report.charts import all_charts
+from apportion.planner.report import figures, tables, wording
+from apportion.planner.report.charts import all_charts, forecast_chart
 from apportion.planner.report.definitions import STATUS_DEFINITIONS
 
 if TYPE_CHECKING:
@@ -25,10 +25,13 @@ if TYPE_CHECKING:
 
     from jinja2 import Template
 
-    from apportion.planner.report.schema import ReplayReport, SourceRow
+    from apportion.planner.report.schema import LeftOutRow, ReplayReport, SourceRow
 
 MESSAGES = 50
 """Messages about skipped input that are shown."""
+
+PRINTED = 40
+"""Rows of a long table that are printed; the style sheet has the same number."""
 
 _SOURCE_HEADERS = ["Source", "Workflows", "Priced", "Calls", "Tokens saved", "Bill saved", "Prefix before"]
 _SOURCE_HEADERS += ["Prefix planned", "Next action", "Dearer", "Worst"]
@@ -69,15 +72,17 @@ def to_html(report: ReplayReport) -> str:
 
     bundle = _bundle()
     boot = _script(asset("report.js"))
-    charts = all_charts(report)
+    sections = tables.sections(report)
+    charts, forecast_charts = all_charts(report), [forecast_chart(report)]
     return page.render(
         report=report,
         policy=_policy(bundle, boot),
         style=Markup(asset("report.css")),  # noqa: S704  (our own file)
         bundle=Markup(bundle),  # noqa: S704  (a library, checked by _script)
         boot=Markup(boot),  # noqa: S704  (our own file, checked by _script)
-        specs={f"chart-{chart.id}": chart.spec for chart in charts if chart.spec is not None},
+        specs={f"chart-{each.id}": each.spec for each in [*charts, *forecast_charts] if each.spec is not None},
         charts=charts,
+        forecast_charts=forecast_charts,
         count=figures.count,
         same=figures.SAME,
         headline=wording.headline(report),
@@ -88,7 +93,19 @@ def to_html(report: ReplayReport) -> str:
         estimates=wording.estimates(report),
         qualifications=wording.qualifications(report),
         statuses=STATUS_DEFINITIONS.items(),
-        background=wording.background(report),
+        background=[pair for pair in wording.background(report) if pair[0] not in {"Next agent", "Loading"}],
+        spent=[tables.agents(report), tables.stages(report)],
+        actions=tables.actions(report),
+        left_out=wording.left_out(report),
+        pieces=[_piece(row) for row in report.left_out[: tables.PIECES]],
+        more_pieces=report.left_out_pieces - len(report.left_out[: tables.PIECES]),
+        forecasts=tables.forecasts(report),
+        next_agent=wording.next_agent(report),
+        next_tables=tables.next_agents(report),
+        sections=sections,
+        parts=_parts(report, sections),
+        workflows=tables.workflows(report),
+        printed=PRINTED,
         sources={
             "headers": _SOURCE_HEADERS,
             "rows": [(_other_name(row), _source_row(row)) for row in report.per_source],
@@ -106,6 +123,40 @@ def to_html(report: ReplayReport) -> str:
         messages=report.skipped.messages[:MESSAGES],
         more_messages=_unshown(report),
     )
+
+
+def _parts(report: ReplayReport, sections: list[tables.Section]) -> list[tuple[str, str, bool]]:
+    """Return the parts of the page in their order: place, title, and whether it is shown."""
+    return [
+        ("ledgers", "The five ledgers", True),
+        ("qualifications", "What qualifies the result", True),
+        ("charts", "Where it was spent", True),
+        ("done", "What the plan did", bool(report.actions)),
+        ("out", "What was left out", bool(report.left_out)),
+        ("planned", "Forecast and actual", _has_forecasts(report)),
+        ("next", "Which agent came next", bool(report.next_agent)),
+        *((section.id, section.title, True) for section in sections),
+        ("each", "All workflows", bool(report.per_workflow)),
+        ("sources", "Per source", bool(report.per_source)),
+        ("against", "Against simple rules", bool(report.against)),
+        ("background", "What the figures rest on", True),
+        ("skipped", "What was not read", True),
+    ]
+
+
+def _has_forecasts(report: ReplayReport) -> bool:
+    return bool(report.variance.by_agent) or any(row.used_tokens for row in report.per_agent)
+
+
+def _piece(row: LeftOutRow) -> dict[str, Any]:
+    """Return what is shown of a piece that was left out; its content only where the report holds some."""
+    return {
+        "row": row,
+        "title": tables.piece_title(row),
+        "sizes": tables.piece_sizes(row),
+        "done": wording.DONE.get(row.action, row.action),
+        "head": None if row.head is None else row.head.expandtabs(4).splitlines(),
+    }
 
 
 def template(name: str) -> Template:

@@ -332,6 +332,8 @@ class AgentRow(_Part):
         bill_usd: The bill.
         allocated_tokens: Total tokens that the plans allocated, or `None` where no budget was planned.
         used_tokens: Total tokens used.
+        likely_tokens: What was forecast for its stages, added up: 90 % quantiles of the demand; `None` in reports of
+            earlier versions.
     """
 
     source: str
@@ -342,6 +344,7 @@ class AgentRow(_Part):
     bill_usd: Ledger
     allocated_tokens: int | None
     used_tokens: int | None
+    likely_tokens: int | None = None
 
 
 class CallPoint(_Part):
@@ -508,6 +511,133 @@ class LoadingRow(_Part):
     bill_saved_share: float | None
 
 
+class StageRow(_Part):
+    """Figures of one agent type in some stages: turns of the user, counted from 1; 0 is what came before the first.
+
+    Attributes:
+        source: Where the logs come from.
+        agent: Role or type name of the agent.
+        first_stage: First stage of the range.
+        last_stage: Last stage of the range.
+        calls: Number of model calls.
+        visible_tokens: Text of the log that formed the prompts.
+        bill_usd: The bill.
+        likely_tokens: What was forecast: the 90 % quantiles of the demand, added up.
+        allocated_tokens: Total tokens that the plans allocated, or `None` where no budget was planned.
+        used_tokens: Total tokens used.
+    """
+
+    source: str
+    agent: str
+    first_stage: int
+    last_stage: int
+    calls: int
+    visible_tokens: Ledger
+    bill_usd: Ledger
+    likely_tokens: int | None
+    allocated_tokens: int | None
+    used_tokens: int | None
+
+
+class ActionRow(_Part):
+    """What the plans did to the context of one agent type, for one reason; what was sent whole is not in it.
+
+    Attributes:
+        source: Where the logs come from.
+        agent: Role or type name of the agent.
+        action: `structure` (the same in fewer tokens), `reference` (an earlier copy is named), `select` (parts are left
+            out behind a handle) or `mask` (a stub with a handle).
+        reason: Why.
+        pieces: Pieces of context.
+        tokens: Their visible tokens.
+        sent_tokens: Visible tokens of what was sent in their place.
+        saved_tokens: Visible tokens that this saved, added up over calls, before expansions are charged.
+        fetched: Pieces that a later output needed; each was charged as fetched back.
+    """
+
+    source: str
+    agent: str
+    action: str
+    reason: str
+    pieces: int
+    tokens: int
+    sent_tokens: int
+    saved_tokens: int
+    fetched: int
+
+
+class LeftOutRow(_Part):
+    """A piece of context that was left out behind a handle.
+
+    Attributes:
+        workflow: Identifier of the workflow.
+        agent: Role or type name of the agent.
+        call: Call of the agent run before which it was left out, counted from 1.
+        kind: Kind of content.
+        tool: Tool or agent whose result it is, or `None`.
+        action: `mask` or `select`.
+        reason: Why.
+        tokens: Its visible tokens.
+        sent_tokens: Visible tokens of what was sent in its place.
+        saved_tokens: Visible tokens that this saved, added up over calls, before expansions are charged.
+        fetched: Whether a later output needed it, so that it was charged as fetched back.
+        handle: Under which `apportion expand` gives it back; `None` unless `--keep-originals` was given.
+        head: Its first characters; `None` unless `--show-content` was given.
+    """
+
+    workflow: str
+    agent: str
+    call: int
+    kind: str
+    tool: str | None
+    action: str
+    reason: str
+    tokens: int
+    sent_tokens: int
+    saved_tokens: int
+    fetched: bool
+    handle: str | None = None
+    head: str | None = None
+
+
+class NextAgentPair(_Part):
+    """Forecasts of one next agent, made after one agent.
+
+    Attributes:
+        after: Agent that had the floor before; empty where the workflow began.
+        predicted: Agent that was forecast; `(end)` for none, `(other)` for one that was never seen.
+        forecasts: Number of such forecasts.
+        sure: How many of these were sure.
+        confidence: Mean confidence, in [0, 1].
+        hits: How many came true.
+    """
+
+    after: str
+    predicted: str
+    forecasts: int
+    sure: int
+    confidence: float
+    hits: int
+
+
+class ConfidenceBin(_Part):
+    """Forecasts of the next agent that were about as sure: do they come true as often as they say?
+
+    Attributes:
+        low: Lowest confidence of the bin.
+        high: Highest confidence of the bin.
+        forecasts: Number of forecasts.
+        confidence: Their mean confidence, in [0, 1].
+        hit_rate: Share of them that came true.
+    """
+
+    low: float
+    high: float
+    forecasts: int
+    confidence: float
+    hit_rate: float
+
+
 class ReplayReport(Row):
     """The whole report.
 
@@ -542,6 +672,13 @@ class ReplayReport(Row):
         preload: What loading the next agent ahead would have come to; empty without trained models.
         loading: What loading only the tools that a run needs would save: an estimate for each source, with and without
             brief definitions.
+        per_stage: One entry per agent type, source and range of stages.
+        actions: What the plans did and why, one entry per agent type, source, action and reason.
+        left_out: The pieces that were left out, those that saved most first: at most 20 of a workflow and 200 in all.
+        left_out_pieces: How many pieces were left out.
+        next_agent_pairs: Forecasts by the agents before and after, the most frequent first; empty without trained
+            models.
+        next_agent_bins: Forecasts by how sure they were; empty without trained models.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
@@ -572,6 +709,12 @@ class ReplayReport(Row):
     next_agent: list[NextAgentRow] = Field(default_factory=list)
     preload: list[PreloadRow] = Field(default_factory=list)
     loading: list[LoadingRow] = Field(default_factory=list)
+    per_stage: list[StageRow] = Field(default_factory=list)
+    actions: list[ActionRow] = Field(default_factory=list)
+    left_out: list[LeftOutRow] = Field(default_factory=list)
+    left_out_pieces: int = 0
+    next_agent_pairs: list[NextAgentPair] = Field(default_factory=list)
+    next_agent_bins: list[ConfidenceBin] = Field(default_factory=list)
 
     def to_json(self) -> str:
         """Return the report as JSON text, valid UTF-8 even where names in a log are not valid Unicode."""

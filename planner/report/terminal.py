@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from apportion.planner.report import figures, wording
+from apportion.planner.report import figures, tables, wording
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -247,6 +247,9 @@ def _details(page: _Page, report: ReplayReport) -> None:
         texts=2,
         spare=[6, 5, 2, 4],
     )
+    _long(page, tables.stages(report), spare=[9, 8, 3, 5, 7, 1, 10])
+    _long(page, tables.actions_in_short(report, ROWS), spare=[4, 2])
+    _left_out(page, report)
     for source in report.per_source if report.against and len(report.per_source) > 1 else ():
         page.table(
             f"Against, on {source.source}",
@@ -254,10 +257,66 @@ def _details(page: _Page, report: ReplayReport) -> None:
             [[row.name, *_cells(row)] for row in wording.comparison(report, source.source)],
             spare=[5, 3, 7, 6],
         )
+    _long(page, tables.forecasts(report), spare=[3, 2, 1, 6, 4])
     _planned(page, report)
+    for table in tables.next_agents(report):
+        _long(page, table, spare=[3, 2])
+    for section in tables.sections(report):
+        _section(page, section)
     _dearest(page, report.per_workflow)
     page.gap()
     page.facts(wording.background(report))
+
+
+def _long(page: _Page, table: tables.Table, *, spare: Sequence[int]) -> None:
+    """Write the first rows of a long table, and say how many there are."""
+    rows = table.rows[:ROWS]
+    if not rows:
+        return
+    of = len(table.rows) + table.more
+    title = f"{table.caption} ({len(rows)} of {of:,})" if of > len(rows) else table.caption
+    cells = [[cell.text if cell.share is None else _coloured(cell.text, cell.share) for cell in row] for row in rows]
+    headers = [header if nth < table.texts else _narrow(header) for nth, header in enumerate(table.headers)]
+    page.table(title, headers, cells, texts=table.texts, spare=spare)
+    if table.note:
+        page.line(table.note, _DIM)
+
+
+def _narrow(header: str) -> str:
+    """Break a long header into lines."""
+    return header.replace(" / ", "/ ").replace(" ", "\n") if len(header) > _TEXT_WIDTH else header
+
+
+_IN_SENTENCES = frozenset({"loading"})
+"""Parts of the report that `wording.background` tells; their tables are wide."""
+
+
+def _section(page: _Page, section: tables.Section) -> None:
+    if section.id in _IN_SENTENCES:
+        return
+    if section.pairs:
+        page.gap()
+        page.line(section.title, "bold")
+        page.line(section.summary, _DIM)
+        page.facts(section.pairs)
+    for table in section.tables:
+        shown = table if section.pairs else table._replace(note=section.summary)
+        _long(page, shown, spare=list(range(len(table.headers) - 1, table.texts, -1)))
+
+
+def _left_out(page: _Page, report: ReplayReport) -> None:
+    """Name the pieces that were left out which saved most, with their handles where these are kept."""
+    if not report.left_out:
+        return
+    page.gap()
+    page.line(f"Left out: {wording.left_out(report)}", "bold")
+    for row in report.left_out[:MESSAGES]:
+        back = ", fetched back" if row.fetched else ""
+        way = f"; apportion expand {row.handle}" if row.handle else ""
+        page.line(f"  {tables.piece_title(row)}: {tables.piece_sizes(row)}{back}{way}")
+    more = report.left_out_pieces - len(report.left_out[:MESSAGES])
+    if more > 0:
+        page.line(f"  ... {more:,} more", _DIM)
 
 
 def _planned(page: _Page, report: ReplayReport) -> None:

@@ -156,6 +156,7 @@ def qualifications(report: ReplayReport) -> list[tuple[str, str]]:
         *_bill_of_logged(report.simulator),
         *_facts(report.facts),
         *_plans(report.plan),
+        *_done(report),
         *([("Budget", _budget(report.budget))] if report.budget is not None else []),
         *_demand(report.settings.get("models")),
     ]
@@ -446,6 +447,49 @@ def _forecasts(variance: Variance, models: object) -> str:
         "earlier stages of the same workflow."
     )
     return "\n".join(lines)
+
+
+def next_agent(report: ReplayReport) -> str:
+    """Say how well the next agent was foreseen; nothing without trained models."""
+    return _next_agent(report.next_agent) if report.next_agent else ""
+
+
+def left_out(report: ReplayReport) -> str:
+    """Say in a sentence or two how much was left out behind handles; nothing where nothing was."""
+    rows = [row for row in report.actions if row.action in _LEAVING_OUT]
+    pieces = sum(row.pieces for row in rows)
+    if not pieces:
+        return ""
+    fetched, saved = sum(row.fetched for row in rows), sum(row.saved_tokens for row in rows)
+    back = f"later outputs needed {fetched:,} of them" if fetched else "no later output needed any of them"
+    return (
+        f"{count(pieces, 'piece')} of context: {tokens(sum(row.tokens for row in rows))} tokens, "
+        f"{tokens(saved)} over all calls in which they were missing; {back}."
+    )
+
+
+_LEAVING_OUT = frozenset({"mask", "select"})
+
+DONE = {
+    "structure": "rewritten without loss",
+    "reference": "named an earlier copy",
+    "select": "left parts out behind a handle",
+    "mask": "left out behind a handle",
+}
+"""What was done to a piece of context, in words."""
+
+
+def _done(report: ReplayReport) -> list[tuple[str, str]]:
+    """Say what the plans did to pieces of context, by action, what saved most first."""
+    sums: dict[str, tuple[int, int]] = {}
+    for row in report.actions:
+        pieces, saved = sums.get(row.action, (0, 0))
+        sums[row.action] = (pieces + row.pieces, saved + row.saved_tokens)
+    lines = [
+        f"{DONE.get(action, plain(action))}: {count(pieces, 'piece')}, {tokens(saved)} tokens saved over calls"
+        for action, (pieces, saved) in sorted(sums.items(), key=lambda item: -item[1][1])
+    ]
+    return [("What plans did", "\n".join(lines))] if lines else []
 
 
 def _next_agent(rows: Sequence[NextAgentRow]) -> str:

@@ -1,7 +1,9 @@
-"""The notebook runs without error, and its two forms say the same."""
+"""Each notebook runs without error, its two forms say the same, and its charts say what they measure."""
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 PAIRS = sorted(NOTEBOOKS.glob("*.ipynb"))
-SHOWN = {"demand": 11, "what_if": 8}
+SHOWN = {"demand": 11, "replay": 9, "what_if": 8}
 """How many tables and charts each notebook shows at least."""
 
 SCRIPT = """
@@ -36,6 +38,29 @@ def test_both_forms_of_a_notebook_are_in_sync(notebook: Path) -> None:
     paired = [jupytext.read(notebook), jupytext.read(notebook.with_suffix(".py"))]
     cells = [[(cell.cell_type, cell.source.strip()) for cell in each.cells] for each in paired]
     assert cells[0] == cells[1], "run: jupytext --sync notebooks/*.ipynb"
+
+
+UNITS = r"tokens|points|US dollars|share|%|calls|ratio|count|log units"
+
+
+@pytest.mark.parametrize("notebook", PAIRS, ids=lambda path: path.stem)
+def test_axes_of_figures_say_what_they_measure_and_in_which_unit(notebook: Path) -> None:
+    tree = ast.parse(notebook.with_suffix(".py").read_text(encoding="utf-8"))
+    axes = [
+        node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) in {"alt.X", "alt.Y"}
+    ]
+    titles = {ast.unparse(axis.args[0]): {key.arg: ast.unparse(key.value) for key in axis.keywords} for axis in axes}
+    assert len(titles) >= 5
+    for field, given in titles.items():
+        assert "title" in given, field
+        assert not field.endswith(":Q'") or re.search(UNITS, given["title"]), field
+
+
+@pytest.mark.parametrize("notebook", PAIRS, ids=lambda path: path.stem)
+def test_a_notebook_begins_with_what_a_user_asks(notebook: Path) -> None:
+    import jupytext
+
+    assert jupytext.read(notebook).cells[0].source.splitlines()[0].endswith("?")
 
 
 @pytest.mark.parametrize("notebook", PAIRS, ids=lambda path: path.stem)

@@ -30,16 +30,26 @@ Example: apportion config set token_optimization.enabled=true
 )
 
 
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")]
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.add_typer(commands, name="config")
+
+
+def _complete_key(incomplete: str) -> list[str]:
+    """Return the settings that begin so, for shells."""
+    from apportion.settings import FIELDS
+
+    return [key for key in FIELDS if key.startswith(incomplete)]
 
 
 @commands.command(short_help="Show all settings, with what they mean.")
 def show(
     *,
     origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show all settings, with what they mean.
 
@@ -63,14 +73,24 @@ def show(
 
 
 @commands.command(short_help="Print the value of one setting.")
-def get(key: Annotated[str, typer.Argument(metavar="KEY", help="Dotted name of the setting.")]) -> None:
+def get(
+    key: Annotated[
+        str, typer.Argument(metavar="KEY", help="Dotted name of the setting.", autocompletion=_complete_key)
+    ],
+    *,
+    as_json: JsonOption = False,
+) -> None:
     """Print the value of one setting.
 
     Example: apportion config get replay.jobs
     """
     from apportion.settings import load_settings
 
-    typer.echo(as_text(load_settings().get(key)))
+    loaded = load_settings()
+    if as_json:
+        print_json({"key": key, **_with_origin(loaded.get(key), loaded.origin(key), origin=True)})
+    else:
+        typer.echo(as_text(loaded.get(key)))
 
 
 class _SetCommand(TyperCommand):
@@ -89,7 +109,12 @@ _NEGATIVE = re.compile(r"-\.?\d")
 
 @commands.command("set", cls=_SetCommand, short_help="Write one setting to the project's file, or to yours.")
 def set_(
-    assignment: Annotated[str, typer.Argument(metavar="KEY[=VALUE]", help="The setting, with or without its value.")],
+    assignment: Annotated[
+        str,
+        typer.Argument(
+            metavar="KEY[=VALUE]", help="The setting, with or without its value.", autocompletion=_complete_key
+        ),
+    ],
     value: Annotated[
         list[str] | None, typer.Argument(metavar="VALUE", help="The value, if not given after '='.")
     ] = None,
@@ -97,6 +122,7 @@ def set_(
     user: Annotated[
         bool, typer.Option("--user/--project", help="Write your own file, or the project's (the default).")
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write one setting to the project's file, or to yours with --user; comments in the file are kept.
 
@@ -117,23 +143,31 @@ def set_(
     try:
         loaded = load_settings()
     except SettingsError:
-        typer.echo(done)
+        if not as_json:
+            typer.echo(done)
         raise
-    if parsed is not None and str(change.path) in loaded.origin(key):
+    if as_json:
+        in_effect = _with_origin(loaded.get(key), loaded.origin(key), origin=True)
+        print_json({"key": key, "path": str(change.path), "changed": change.changed, "in_effect": in_effect})
+    elif parsed is not None and str(change.path) in loaded.origin(key):
         typer.echo(done)
     else:
         typer.echo(f"{done}; in effect: {as_text(loaded.get(key))} ({loaded.origin(key)})")
 
 
 @commands.command(short_help="Show which settings files are read.")
-def path() -> None:
+def path(*, as_json: JsonOption = False) -> None:
     """Show which settings files are read, whether they exist, and whether they can be used.
 
     Example: apportion config path
     """
     from apportion.settings import settings_files
 
-    for file in settings_files(Path.cwd()):
+    files = settings_files(Path.cwd())
+    if as_json:
+        print_json([{**file._asdict(), "path": str(file.path), "exists": file.path.is_file()} for file in files])
+        return
+    for file in files:
         typer.echo(f"{file.scope}: {file.path}{_state(file)}")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from apportion.planner.doors.cli._common import BROKEN_PIPE, INTERRUPTED, complain_of, forget_output, interrupts
+from apportion.planner.doors.cli._compression import originals_path
 from apportion.planner.doors.cli._files import STDIO, Output, check_outputs, given_paths, output, write_output
 from apportion.planner.doors.cli._json import JsonFileCommand
 from apportion.planner.doors.cli._numbers import amount, share, whole_number
@@ -34,6 +35,9 @@ MOST_USD = 1_000_000.0
 MOST_JOBS = 1024
 """Most parallel processes, as for the setting replay.jobs."""
 
+HEAD_CHARS = 1_500
+"""Characters of a piece that was left out which `--show-content` shows."""
+
 MOST_WORKFLOWS = 10**9
 """Largest limit of workflows."""
 
@@ -55,6 +59,7 @@ Examples:
   apportion replay session.jsonl.gz --json report.json --html report.html
   apportion replay logs/ --budget-tokens 2000000 --target-reduction 0.5
   apportion replay logs/ --against rule-a --against clear-10
+  apportion replay logs/ --html report.html --show-content
 
 \b
 Baselines for --against, each replayed on the same logs and billed alike:
@@ -156,6 +161,22 @@ def replay_command(  # noqa: PLR0917  (typer gives options by name)
             "On logs from which they have learned the figures flatter.",
         ),
     ] = False,
+    show_content: Annotated[  # noqa: FBT002
+        bool,
+        typer.Option(
+            "--show-content",
+            help="Show in the report how the largest pieces that were left out begin. Off by default: a report holds "
+            "figures and names, and no content.",
+        ),
+    ] = False,
+    keep_originals: Annotated[  # noqa: FBT002
+        bool,
+        typer.Option(
+            "--keep-originals",
+            help="Keep the originals of these pieces in the store of originals, and name their handles in the report "
+            "for `apportion expand`.",
+        ),
+    ] = False,
     quiet: Annotated[  # noqa: FBT002
         bool, typer.Option("--quiet", "-q", help="No progress bar, and no word about the files written.")
     ] = False,
@@ -183,7 +204,16 @@ def replay_command(  # noqa: PLR0917  (typer gives options by name)
             with watching_standard_input(paths), _progress(show=not quiet) as progress:
                 models = loaded.settings.telemetry.models_folder if learned else None
                 report = _replay(
-                    paths, loaded, budget, limit, rivals, models, select, _noting_what_is_done(pressed, progress)
+                    paths,
+                    loaded,
+                    budget,
+                    limit,
+                    rivals,
+                    models,
+                    select,
+                    _noting_what_is_done(pressed, progress),
+                    head_chars=HEAD_CHARS if show_content else 0,
+                    originals=originals_path(None) if keep_originals else None,
                 )
             if not (report.complete or report.workflows):
                 raise KeyboardInterrupt
@@ -275,6 +305,9 @@ def _replay(
     models: Path | None,
     select: str | None,
     progress: Callable[[Progress], None] | None,
+    *,
+    head_chars: int,
+    originals: Path | None,
 ) -> ReplayReport:
     from apportion.planner.replay.engine import replay
 
@@ -291,6 +324,8 @@ def _replay(
         against=against,
         models=models,
         outcomes=loaded.settings.telemetry.database,
+        head_chars=head_chars,
+        originals=originals,
         progress=progress,
     )
 

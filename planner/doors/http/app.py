@@ -14,7 +14,14 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
 
-from apportion.errors import ApportionError, InfeasiblePlanError, InputError, LedgerError, StoreError
+from apportion.errors import (
+    ApportionError,
+    BudgetExhaustedError,
+    InfeasiblePlanError,
+    InputError,
+    LedgerError,
+    StoreError,
+)
 from apportion.planner.doors._guards import MAX_BODY_BYTES, Guard, hosts_of
 from apportion.planner.doors.http.operations import OPERATIONS
 from apportion.planner.doors.http.service import UnknownSessionError
@@ -35,6 +42,7 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (UnknownSessionError, 404),
     (LedgerError, 409),
     (InfeasiblePlanError, 409),
+    (BudgetExhaustedError, 409),
     (StoreError, 503),
     (InputError, 422),
     (ApportionError, 400),

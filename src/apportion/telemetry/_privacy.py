@@ -1,4 +1,4 @@
-"""What may be stored of a workflow whose contents are not captured.
+"""What may be stored of a workflow whose contents are not captured. Of one whose contents are, only secrets are hidden.
 
 - Contents: their size in bytes and tokens, and a keyed hash (HMAC-SHA-256). A bare hash of a short text, say a
   password, could be guessed; here a guess needs the key, which lies beside the store in a file of its own.
@@ -71,12 +71,24 @@ class Hasher:
 
     def name(self, text: str) -> str:
         """Return a name as it is, or its hash where it is too long, not one printable line, or holds a secret."""
-        return text if _is_name(text) else f"hash:{self.digest(text).hex()[:32]}"
+        return text if _is_name(text) else self._hidden(text)
+
+    def unless_secret(self, text: str) -> str:
+        """Return a text as it is, or its hash where it holds a secret."""
+        return self._hidden(text) if _holds_secret(text) else text
+
+    def _hidden(self, text: str) -> str:
+        return f"hash:{self.digest(text).hex()[:32]}"
 
 
 @lru_cache(maxsize=4096)
 def _is_name(text: str) -> bool:
     return len(text) <= MAX_NAME_CHARS and text.isprintable() and redact(text.encode())[1] == 0
+
+
+@lru_cache(maxsize=4096)
+def _holds_secret(text: str) -> bool:
+    return redact(as_bytes(text))[1] > 0
 
 
 def as_bytes(text: str) -> bytes:

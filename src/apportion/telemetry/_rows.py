@@ -13,7 +13,7 @@ from apportion.telemetry.stored import StoredEvent, WorkflowSummary
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from apportion.telemetry._privacy import Hasher
     from apportion.telemetry.events import Event, WorkflowLog
@@ -143,7 +143,7 @@ def decode_time(microseconds: int | None) -> datetime | None:
 
 
 def event_rows(
-    log: WorkflowLog, contents: Sequence[bytes], tokens: Mapping[bytes, int], hasher: Hasher | None
+    log: WorkflowLog, contents: Sequence[bytes], tokens: Mapping[bytes, int], hide: Callable[[str], str]
 ) -> list[tuple[Any, ...]]:
     """Return the rows of a workflow's events, in the order of `EVENT_COLUMNS`.
 
@@ -151,12 +151,12 @@ def event_rows(
         log: The workflow.
         contents: Keyed hash of each event's content.
         tokens: Tokens of each content, by hash.
-        hasher: Hides names that do not look like names; `None` keeps them all.
+        hide: Returns a name as it may be stored.
     """
     opened: set[tuple[str, int]] = set()
 
     def name(text: str | None) -> str | bytes | None:
-        return bind(text if hasher is None or text is None else hasher.name(text))
+        return None if text is None else bind(hide(text))
 
     def opens(event: Event) -> bool:
         if event.call is None or not event.kind.written_by_model or (event.agent_run, event.call) in opened:

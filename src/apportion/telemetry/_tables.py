@@ -27,10 +27,9 @@ from apportion.telemetry.stored import Outcome, StoredEvent, StoredOutcome, Stor
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
-    from apportion.telemetry._privacy import Hasher
     from apportion.telemetry.events import WorkflowLog
     from apportion.telemetry.stored import FileGroup, GroupRecord
 
@@ -89,7 +88,8 @@ def insert_workflow(
     contents: Sequence[bytes],
     tokens: Mapping[bytes, int],
     imported_at: datetime,
-    hider: Hasher | None,
+    hide: Callable[[str], str],
+    capture: bool,
 ) -> int:
     """Write a workflow that is not in the store, and return its key.
 
@@ -100,18 +100,18 @@ def insert_workflow(
         contents: Keyed hash of each event's content.
         tokens: Tokens of each content, by hash.
         imported_at: The time to note.
-        hider: Hides names that do not look like names, and contents are left out; `None` keeps everything but secrets.
+        hide: Returns a name as it may be stored.
+        capture: Whether contents are kept, without the secrets in them.
     """
     times = [event.started_at for event in log.events if event.started_at is not None]
-    hide = hider is not None
-    texts = {} if hide else {digest: event.content for event, digest in zip(log.events, contents, strict=True)}
+    texts = {digest: event.content for event, digest in zip(log.events, contents, strict=True)} if capture else {}
     redacted = {digest: redact(as_bytes(text)) for digest, text in texts.items()}
     values = {
         "id": bind(log.id),
         "source": bind(log.source),
         "framework": bind(log.framework),
         "origin": bind(log.origin),
-        "captured": not hide,
+        "captured": capture,
         "imported_us": encode_time(imported_at),
         "started_us": encode_time(min(times, default=None)),
         "ended_us": encode_time(max(times, default=None)),
@@ -121,11 +121,11 @@ def insert_workflow(
         "content_tokens": sum(tokens[digest] for digest in contents),
         "redactions": sum(count for _, count in redacted.values()),
         "fingerprint": fingerprint,
-        "outcome": to_json(redact_json(safe_part(log.outcome) if hide and log.outcome is not None else log.outcome)),
-        "meta": to_json(redact_json(safe_part(log.meta) if hide else log.meta)),
+        "outcome": to_json(redact_json(log.outcome if capture or log.outcome is None else safe_part(log.outcome))),
+        "meta": to_json(redact_json(log.meta if capture else safe_part(log.meta))),
     }
     key = _insert_one(connection, "workflows", _WORKFLOW_COLUMNS, [values[column] for column in _WORKFLOW_COLUMNS])
-    events = event_rows(log, contents, tokens, hider)
+    events = event_rows(log, contents, tokens, hide)
     connection.executemany(_insert("events", _EVENT_INSERT_COLUMNS), [(key, *row) for row in events])
     connection.executemany(_insert("usages", _USAGE_INSERT_COLUMNS), [(key, *row) for row in usage_rows(log)])
     connection.executemany(
@@ -179,20 +179,16 @@ def write_outcomes(
     outcomes: Sequence[Outcome],
     *,
     recorded_at: datetime,
-    hider: Hasher | None,
+    hide: Callable[[str], str],
 ) -> None:
     """Write what was forecast of a workflow and what it used, in place of what was noted before.
 
     They are about the workflow and no part of it, so its checksum does not cover them.
     """
-
-    def name(text: str) -> str | bytes | None:
-        return bind(text if hider is None else hider.name(text))
-
     connection.execute("DELETE FROM outcomes WHERE workflow = ?", (key,))
     rows = []
     for position, outcome in enumerate(outcomes):
-        values = outcome.model_dump() | {"agent_run": name(outcome.agent_run), "agent": name(outcome.agent)}
+        values = outcome.model_dump() | {"agent_run": bind(hide(outcome.agent_run)), "agent": bind(hide(outcome.agent))}
         rows.append((key, position, encode_time(recorded_at), *(values[column] for column in _OUTCOME_COLUMNS)))
     connection.executemany(_insert("outcomes", ("workflow", "position", "recorded_us", *_OUTCOME_COLUMNS)), rows)
 

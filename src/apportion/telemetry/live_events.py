@@ -100,9 +100,10 @@ class LiveEvent(NamedTuple):
     data: dict[str, Any]
 
 
-def loss_event(at_ns: int, dropped: int, malformed: int, failed: int) -> LiveEvent:
-    """Return the event that tells how many events were lost: no room, no event, or not written."""
-    return LiveEvent(at_ns, LOSSES, None, None, None, {"dropped": dropped, "malformed": malformed, "failed": failed})
+def loss_event(at_ns: int, dropped: int, malformed: int, failed: int, reason: str | None = None) -> LiveEvent:
+    """Return the event that tells how many others were lost: no room, no event, or not written, and why not."""
+    numbers: dict[str, Any] = {"dropped": dropped, "malformed": malformed, "failed": failed}
+    return LiveEvent(at_ns, LOSSES, None, None, None, numbers | ({} if reason is None else {"reason": reason}))
 
 
 class Cleaner:

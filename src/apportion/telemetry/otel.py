@@ -116,8 +116,8 @@ class OpenTelemetrySink:
         """Export some events."""
         for event in events:
             if event.kind == LOSSES:
-                for reason, number in event.data.items():
-                    self._lost.add(max(0, number), {"reason": reason})
+                for name in ("dropped", "malformed", "failed"):
+                    self._lost.add(max(0, event.data[name]), {"reason": name})
                 continue
             self._measure(event)
             self._span(event)

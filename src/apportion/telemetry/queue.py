@@ -265,7 +265,8 @@ class Telemetry:
         """Write a batch to every sink, with what was lost since the last one that was written."""
         lost = (_total(self._dropped), _total(self._malformed) + self._unusable, self._failed)
         news = [now - before for now, before in zip(lost, self._told, strict=True)]
-        extra = [loss_event(self._clock(), *news)] if any(news) else []
+        reason = self._problem.partition(":")[0] if self._problem is not None and news[2] else None
+        extra = [loss_event(self._clock(), *news, reason)] if any(news) else []
         if not events and not extra:
             return
         complete = True

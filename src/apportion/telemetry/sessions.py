@@ -334,6 +334,8 @@ class _Sums:
             self._dropped += _number(event, "dropped")
             self._malformed += _number(event, "malformed")
             self._failed += _number(event, "failed")
+            if isinstance(event.data.get("reason"), str):
+                self._degraded[f"telemetry: {event.data['reason']}"] += 1
             return
         workflow = self._workflows.setdefault(event.workflow, _Workflow(event.at_ns))
         workflow.last = event.at_ns

@@ -190,12 +190,12 @@ class TelemetryStore:
         Raises:
             InputError: There is no such workflow.
         """
-        hider = None if self.capture_content else self._hasher()
+        hide = self._hider()
         with self._database.writing() as connection:
             stored = find_version(connection, workflow_id)
             if stored is None:
                 raise InputError(f"there is no workflow {workflow_id} in the store {self.path}")
-            write_outcomes(connection, stored.key, outcomes, recorded_at=self._clock(), hider=hider)
+            write_outcomes(connection, stored.key, outcomes, recorded_at=self._clock(), hide=hide)
 
     def outcomes(self, *, version: str | None = None, latest: int | None = None) -> list[StoredOutcome]:
         """Return what was forecast and what was used, in the order in which it was noted.
@@ -305,7 +305,7 @@ class TelemetryStore:
             return verdict
         tokens = self._tokens(log, mine)  # slow, hence outside the write transaction; so are forecasts
         outcomes = self._forecast(log, None if before is None else before.imported_at) if self._forecast else ()
-        hider = None if self.capture_content else self._hasher()
+        hide = self._hider()
         with self._database.writing() as connection:
             stored = find_version(connection, log.id)
             verdict = self._verdict(connection, stored, mine)
@@ -321,9 +321,10 @@ class TelemetryStore:
                 contents=mine.contents,
                 tokens=tokens,
                 imported_at=now,
-                hider=hider,
+                hide=hide,
+                capture=self.capture_content,
             )
-            write_outcomes(connection, key, outcomes, recorded_at=now, hider=hider)
+            write_outcomes(connection, key, outcomes, recorded_at=now, hide=hide)
         return verdict
 
     def _pages(self, filters: dict[str, str | bytes | int | None]) -> Iterator[WorkflowSummary]:
@@ -340,6 +341,11 @@ class TelemetryStore:
         if self._known_hasher is None:
             self._known_hasher = load_hasher(self._database)
         return self._known_hasher
+
+    def _hider(self) -> Callable[[str], str]:
+        """Return what hides names: all that do not look like names, or, with contents, those that hold secrets."""
+        hasher = self._hasher()
+        return hasher.unless_secret if self.capture_content else hasher.name
 
     def _verdict(self, connection: sqlite3.Connection, stored: StoredVersion | None, mine: Fingerprint) -> Added:
         if stored is None:

@@ -47,7 +47,8 @@ def test_what_was_expected_surely_enough_is_there_with_its_tools(preloader: Prel
     assert taken.ahead
     assert [entry.name for entry in taken.contents] == ["a0", "search"]
     tool = next(entry for entry in taken.contents if entry.kind is EntryKind.TOOL)
-    assert preloader.registry.kept(tool.digest.encode()) is not None  # its brief form was made
+    assert taken.forms[tool] == preloader.registry.kept(tool.digest.encode())  # it was made ahead
+    assert b"Results are many." not in taken.forms[tool]
     assert not preloader.take("a1").ahead
     counts = preloader.counts()
     assert (counts.loaded, counts.hits, counts.misses, counts.wasted, counts.unsure) == (1, 1, 1, 0, 2)
@@ -92,7 +93,7 @@ def test_a_failure_is_counted_and_told_and_everything_is_loaded_on_demand_after_
     preloader.close()
     assert threading.active_count() == before - 1
     assert not preloader.expect("a1", 0.9)
-    assert not preloader.take("a1").ahead
+    assert (preloader.take("a1").ahead, preloader.take("a1").forms) == (False, {})
     with pytest.raises(StoreError, match="there is no agent"):
         preloader.take("unknown")
     with pytest.raises(InputError):

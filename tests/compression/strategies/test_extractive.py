@@ -63,6 +63,12 @@ def test_it_keeps_what_the_task_asks_for_with_its_title_and_reaches_the_target()
     assert outcome.handles
 
 
+def test_initials_end_no_sentence_and_an_apostrophe_leaves_no_word() -> None:
+    said = "Asked by the U.N. General Assembly, J. R. Smith agreed. He left."
+    assert [piece.text for piece in pieces_of(said)] == [said[:-8], said[-8:]]
+    assert terms_of("It's the city's wall, isn't it?") == ["city", "wall", "isn"]
+
+
 def test_names_in_what_was_found_lead_to_what_the_task_does_not_say() -> None:
     said = shortened(BRIDGES, 150, "Where was the designer of the Old Bridge born?").content.decode()
     assert "She was born in Ulm" in said

@@ -115,6 +115,17 @@ def test_duplicate_keys_stay() -> None:
     assert "{a:1,a:2," in form_of('{"a":1,"a":2,"rows":[{"x":1},{"x":2}]}')
 
 
+def test_a_key_that_occurs_again_in_each_object_is_a_column_with_a_number() -> None:
+    lines = [f'{{"id":"s{n}","msg":"turn {n}","id":"s{n}","id":"t{n}"}}' for n in range(6)]
+    form = form_of("\n".join(lines))
+    assert form.split("\n")[:3] == ["[json A(id:s|msg:s|id#2:s|id#3:s); @]", "@*A[", "s0|turn 0|s0|t0"]
+    form_of("\n".join('{"a":1,"a":2,"a#2":3,"b":4}' for _ in range(6)))  # a name that ours could be taken for
+    form_of("\n".join('{"a":"one more","a#2":3,"b":4}' for _ in range(6)))
+    form_of("\n".join('{"a#2":"one more","c#d":3,"b":4}' for _ in range(6)))
+    wide = ",".join(f'"k{n}":%d' for n in range(15))
+    form_of("\n".join(f'{{{wide % tuple(range(m, m + 15))},"k3":{m}}}' for m in range(4)))
+
+
 def test_text_of_several_lines_stands_at_the_end_as_it_is() -> None:
     form = form_of(json.dumps({"output": "first line\n  second\n", "exit_code": 0, "again": "first line\n  second\n"}))
     assert form == ("[json spaced $3; @]\n@{output:$1,exit_code:0,again:$1}\n$1\nfirst line\n  second\n")

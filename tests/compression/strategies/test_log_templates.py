@@ -91,3 +91,14 @@ def test_prose_has_no_templates() -> None:
     )
     assert LogTemplates().encode(text, Item(text.encode()), Query()) is None
     assert LogTemplates().encode("a 1\na 2", Item(b"a 1\na 2"), Query()) is None
+
+
+def test_words_behind_colours_and_error_lines_in_colour_stay_whole() -> None:
+    names = ["Vault", "Ipns", "Shares", "Auth", "Devices", "Health", "Quota", "Files"]
+    lines = [
+        f"\x1b[32m[Nest] 8{number}  - LOG \x1b[38;5;3m[{name}Controller] \x1b[3{number % 7}m{name}Unit mapped"
+        for number, name in enumerate(names)
+    ]
+    lines[3] = "\x1b[31mERROR in\x1b[39m the Auth part: it failed"
+    text = "\n".join(lines)
+    assert not missing_facts(extract_facts(text), form_of(text))

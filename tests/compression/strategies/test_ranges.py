@@ -51,6 +51,17 @@ def test_nothing_new_is_cut_and_each_fact_stays_visible_where_none_may_go() -> N
     assert outcome.saved_share > 0.4
 
 
+def test_prose_goes_only_where_it_is_said_elsewhere_in_the_same_words() -> None:
+    policy = "\n".join(
+        f"The {who} may ask the {whom} to {do} the request and the {whom} may then {do} the {who} instead."
+        for who, whom, do in [("agent", "guest", "change"), ("guest", "owner", "refuse"), ("owner", "agent", "close")]
+        * 2
+    )
+    other = " ".join(sorted(policy.split()))  # all of its words, none of its sentences
+    assert not cut(policy[: len(policy) // 2], Held("#1", other.encode())).changed
+    assert cut(policy, Held("#1", policy.encode() + b" ")).changed
+
+
 def test_words_that_stand_nowhere_else_are_worth_what_they_cost() -> None:
     said = ["alpha waits for every neighbour", "beta sings while gamma sleeps", "delta forgot where epsilon lives"]
     prose = "\n".join(f"{line}; {line[::-1]}" for line in said + [line.upper()[::2] for line in said])

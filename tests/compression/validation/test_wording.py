@@ -40,6 +40,22 @@ def test_a_number_at_the_start_of_a_line_is_a_marker_only_in_a_list() -> None:
     assert read_words(b"1. one\n8. two").words == [b"one", b"8", b"two"]
 
 
+def test_a_list_may_become_running_text_and_running_text_a_list_but_no_number_may_change() -> None:
+    listed, running = b"Steps:\n1. wait\n2. read it\n3. stop here", b"Steps: 1. wait 2. read it 3. stop here"
+    assert not compare(read_words(listed), read_words(running))
+    assert not compare(read_words(running), read_words(listed))
+    assert compare(read_words(listed), read_words(running.replace(b"2.", b"4.")))
+    assert compare(read_words(running.replace(b"2.", b"4.")), read_words(listed))
+
+
+def test_the_slash_and_the_folder_a_path_begins_with_are_words() -> None:
+    assert read_words(b"see `/etc/issue`, http://x.io/y and/or a/b.c").words == (
+        [b"see", b"/", b"etc", b"issue", b"http", b"x.io", b"y", b"and", b"or", b"/", b"b.c"]
+    )
+    assert compare(read_words(b"diff a/foo.c b/foo.c"), read_words(b"diff foo.c b/foo.c"))
+    assert not compare(read_words(b'{"p":"\\/api\\/v1"}'), read_words(b'{"p": "/api/v1"}'))
+
+
 def test_signs_comparisons_and_scripts_without_spaces_are_words() -> None:
     assert read_words(b"x != -5 && a<=3").words == [b"x", b"!=", "−".encode(), b"5", b"&&", b"<=", b"3"]
     assert read_words("done ✅, 3×4".encode()).words == [b"done", "✅".encode(), b"3", "×".encode(), b"4"]

@@ -6,7 +6,14 @@ import pytest
 
 from apportion.planner.planner import PlanOptions
 from apportion.planner.replay.aggregate import RunFacts, _next_agent_rows, build_report
-from apportion.planner.replay.results import NextFigures, StageFigures, Totals, WorkflowResult
+from apportion.planner.replay.results import (
+    ActionFigures,
+    CallFigures,
+    NextFigures,
+    StageFigures,
+    Totals,
+    WorkflowResult,
+)
 from apportion.prices import prices_as_of
 from apportion.telemetry.reading import SkipLog
 
@@ -94,3 +101,52 @@ def test_forecasts_of_the_next_agent_are_added_up_for_all_and_for_each_source() 
     assert [round(row.coverage, 3) for row in rows] == [0.333, 0.5, 0.0]
     assert rows[2].calibration_error == pytest.approx(0.5)
     assert _next_agent_rows({"a": []}) == []
+
+
+def test_agents_are_added_up_over_ranges_of_stages() -> None:
+    one = result("1", bill=(1.0, 0.5))
+    one.calls = [CallFigures("main", 0, (100, 60), (0.4, 0.2), stage) for stage in (0, 1, 5, 7)]
+    one.calls.append(CallFigures("sub", 0, (10, 10), None, 1))
+    one.stages = [StageFigures("main", 50, 40, 30.0, 5), StageFigures("main", 5, None, 3.0, 7)]
+    rows = report(one).per_stage
+    assert [(row.agent, row.first_stage, row.last_stage, row.calls) for row in rows] == [
+        ("main", 0, 0, 1),
+        ("main", 1, 1, 1),
+        ("main", 5, 7, 2),
+        ("sub", 1, 1, 1),
+    ]
+    late = rows[2]
+    assert (late.likely_tokens, late.allocated_tokens, late.used_tokens) == (55, 40, 33)
+    assert (late.visible_tokens.baseline, late.visible_tokens.saved_share) == (200, 0.4)
+    assert rows[3].bill_usd.baseline is None
+    assert rows[0].allocated_tokens is None
+
+
+def test_actions_of_several_workflows_are_added_up_and_stay_apart_by_source() -> None:
+    one, two, other = result("1", bill=None), result("2", bill=None), result("3", source="b", bill=None)
+    for each in (one, two, other):
+        each.actions = {("main", "mask", "why"): ActionFigures(2, 100, 10, 900, 1)}
+    rows = report(one, two, other).actions
+    assert [(row.source, row.pieces, row.tokens, row.sent_tokens, row.saved_tokens, row.fetched) for row in rows] == [
+        ("a", 4, 200, 20, 1800, 2),
+        ("b", 2, 100, 10, 900, 1),
+    ]
+
+
+def test_forecasts_of_the_next_agent_are_told_by_agents_and_by_how_sure_they_were() -> None:
+    one = result("1", bill=None)
+    one.next_agents = [
+        NextFigures(0.92, hit=True, sure=True, after="main", predicted="Explore"),
+        NextFigures(1.0, hit=False, sure=True, after="main", predicted="Explore"),
+        NextFigures(0.31, hit=False, sure=False, after="", predicted="main"),
+    ]
+    found = report(one)
+    assert [(row.after, row.predicted, row.forecasts, row.sure, row.hits) for row in found.next_agent_pairs] == [
+        ("main", "Explore", 2, 2, 1),
+        ("", "main", 1, 0, 0),
+    ]
+    assert found.next_agent_pairs[0].confidence == pytest.approx(0.96)
+    assert [(row.low, row.high, row.forecasts, row.hit_rate) for row in found.next_agent_bins] == [
+        (0.3, 0.4, 1, 0.0),
+        (0.9, 1.0, 2, 0.5),
+    ]

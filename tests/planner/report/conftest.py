@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
 import random
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from apportion.planner.report.schema import (
+    ActionRow,
     AgainstRow,
     AgainstSource,
     AgentRow,
     BudgetUse,
     CallPoint,
+    ConfidenceBin,
     Dearer,
     Facts,
     KindRow,
     Ledger,
     Ledgers,
+    LeftOutRow,
     LoggedUsage,
+    NextAgentPair,
+    NextAgentRow,
     Percentiles,
     PlanSummary,
     ReplayReport,
@@ -26,6 +38,7 @@ from apportion.planner.report.schema import (
     Skipped,
     SourceRow,
     Stability,
+    StageRow,
     Variance,
     VarianceFigures,
     WorkflowRow,
@@ -33,7 +46,8 @@ from apportion.planner.report.schema import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
 SOURCES = {"claude-code": 197, "codex": 113, "opencode": 211, "swe-agent": 80, "ag2": 60, "crewai": 29}
 AGENTS = ("main", "Explore", "general-purpose", "code-reviewer", "planner", "test-writer")
@@ -189,6 +203,64 @@ def _agent(rng: random.Random, source: str, agent: str) -> AgentRow:
         bill_usd=_ledger(None if source == "ag2" else visible * 1.2e-6, rng.uniform(-0.02, 0.3)),
         allocated_tokens=int(visible * 1.3),
         used_tokens=int(visible),
+        likely_tokens=int(visible * rng.uniform(0.8, 3)),
+    )
+
+
+STAGES = ((0, 0), (1, 1), (2, 2), (3, 3), (4, 4), (5, 7), (8, 12), (13, 20))
+REASONS = {
+    "mask": ("the cache was cold: nothing had to be written anew", "later calls repay what is written anew behind it"),
+    "structure": ("the same in fewer tokens: grep_groups", "the same in fewer tokens: json_columns, repeats"),
+    "reference": ("the prompt holds the same bytes already",),
+}
+
+
+def _stage(rng: random.Random, source: str, agent: str, stages: tuple[int, int]) -> StageRow:
+    calls = rng.randint(5, 900)
+    visible = calls * rng.uniform(8_000, 60_000)
+    return StageRow(
+        source=source,
+        agent=agent,
+        first_stage=stages[0],
+        last_stage=stages[1],
+        calls=calls,
+        visible_tokens=_ledger(round(visible), rng.uniform(0.05, 0.6)),
+        bill_usd=_ledger(None if source == "ag2" else visible * 1.2e-6, rng.uniform(-0.02, 0.3)),
+        likely_tokens=int(visible * 2),
+        allocated_tokens=None if source == "ag2" else int(visible * 2.2),
+        used_tokens=int(visible * 1.1),
+    )
+
+
+def _action(rng: random.Random, source: str, agent: str, action: str, reason: str) -> ActionRow:
+    pieces = rng.randint(1, 900)
+    return ActionRow(
+        source=source,
+        agent=agent,
+        action=action,
+        reason=reason,
+        pieces=pieces,
+        tokens=pieces * 2_100,
+        sent_tokens=pieces * 24,
+        saved_tokens=pieces * rng.randint(2_000, 90_000),
+        fetched=pieces // 9 if action == "mask" else 0,
+    )
+
+
+def _left_out(rng: random.Random, row: WorkflowRow) -> LeftOutRow:
+    tokens = rng.randint(200, 30_000)
+    return LeftOutRow(
+        workflow=row.id,
+        agent="main",
+        call=rng.randint(2, 90),
+        kind="tool_result",
+        tool=rng.choice(("Read", "Bash", "Grep", None)),
+        action="mask",
+        reason=REASONS["mask"][0],
+        tokens=tokens,
+        sent_tokens=24,
+        saved_tokens=tokens * rng.randint(2, 60),
+        fetched=rng.random() < 0.2,
     )
 
 
@@ -263,6 +335,18 @@ def _large() -> ReplayReport:
             )
             for position, (first, last) in enumerate(RANGES)
         ],
+        per_stage=[
+            _stage(rng, source, agent, stages) for source in SOURCES for agent in AGENTS[:3] for stages in STAGES
+        ],
+        actions=[
+            _action(rng, source, agent, action, reason)
+            for source in SOURCES
+            for agent in AGENTS
+            for action, reasons in REASONS.items()
+            for reason in reasons
+        ],
+        left_out=sorted((_left_out(rng, row) for row in workflows[:200]), key=lambda row: -row.saved_tokens),
+        left_out_pieces=4_321,
         per_kind=[
             KindRow(
                 kind=kind,
@@ -354,6 +438,10 @@ def _tiny() -> ReplayReport:
             "per_source": [_source("claude-code", rows)],
             "per_workflow": rows,
             "per_agent": large.per_agent[:2],
+            "per_stage": [row for row in large.per_stage if row.source == "claude-code"],
+            "actions": [row for row in large.actions if row.source == "claude-code"],
+            "left_out": large.left_out[:2],
+            "left_out_pieces": 2,
             "per_call": large.per_call[:3],
         }
     )
@@ -384,6 +472,27 @@ def ledger() -> Callable[[float | None, float], Ledger]:
 
 
 @pytest.fixture(scope="session")
+def learned_report(large_report: ReplayReport) -> ReplayReport:
+    """The large report of a replay with trained models: with forecasts of the next agent."""
+    row = NextAgentRow(
+        source="all sources", forecasts=500, coverage=0.4, hit_rate=0.9, calibration_error=0.03, calibration_noise=0.02
+    )
+    return large_report.model_copy(
+        update={
+            "next_agent": [row],
+            "next_agent_pairs": [
+                NextAgentPair(after="", predicted="Explore", forecasts=300, sure=200, confidence=0.83, hits=240),
+                NextAgentPair(after="Explore", predicted="(end)", forecasts=200, sure=0, confidence=0.31, hits=66),
+            ],
+            "next_agent_bins": [
+                ConfidenceBin(low=0.3, high=0.4, forecasts=200, confidence=0.31, hit_rate=0.33),
+                ConfidenceBin(low=0.8, high=0.9, forecasts=300, confidence=0.83, hit_rate=0.8),
+            ],
+        }
+    )
+
+
+@pytest.fixture(scope="session")
 def against_report(large_report: ReplayReport) -> ReplayReport:
     """The large report with two baselines, which come to what the plan comes to."""
 
@@ -402,3 +511,154 @@ def against_report(large_report: ReplayReport) -> ReplayReport:
         for name in ("rule-a", "clear-10")
     ]
     return large_report.model_copy(update={"against": rows})
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-default-apps",
+    "--disable-extensions",
+    "--remote-debugging-pipe",
+)
+
+DRAWN = """new Promise((done) => {
+  const look = () => document.documentElement.dataset.drawn ? done() : setTimeout(look, 20);
+  look();
+})"""
+"""Waits until the page has drawn its charts."""
+
+AS_CHROMIUM_WANTS = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.dup2(int(sys.argv[2]), 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""Chromium reads its orders from file 3 and answers to file 4."""
+
+
+class Browser:
+    """A real Chromium, told what to do over a pipe by the DevTools protocol."""
+
+    def __init__(self, profile: Path) -> None:
+        orders, self._out = os.pipe()
+        self._in, answers = os.pipe()
+        low = (orders, answers)
+        given = [fcntl.fcntl(each, fcntl.F_DUPFD, 10) for each in low]
+        command = [sys.executable, "-c", AS_CHROMIUM_WANTS, *map(str, given)]
+        command += [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}"]
+        self.process = subprocess.Popen(command, pass_fds=given, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        for each in (*low, *given):
+            os.close(each)
+        self._rest = b""
+        self._number = 0
+        self.events: list[dict[str, Any]] = []
+
+    def ask(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
+        """Send an order and return its answer; events that come meanwhile are kept."""
+        self._number += 1
+        order: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
+        if session is not None:
+            order["sessionId"] = session
+        os.write(self._out, json.dumps(order).encode() + b"\0")
+        while True:
+            message = self._read()
+            if message.get("id") == self._number:
+                assert "error" not in message, message
+                result: dict[str, Any] = message["result"]
+                return result
+            self.events.append(message)
+
+    def wait_for(self, method: str, session: str) -> None:
+        """Wait for an event that came since the page was asked for, or will come."""
+        while not any(event.get("method") == method and event.get("sessionId") == session for event in self.events):
+            self.events.append(self._read())
+
+    def _read(self) -> dict[str, Any]:
+        while b"\0" not in self._rest:
+            part = os.read(self._in, 1 << 16)
+            assert part, "Chromium has ended"
+            self._rest += part
+        message, _, self._rest = self._rest.partition(b"\0")
+        found: dict[str, Any] = json.loads(message)
+        return found
+
+    @contextmanager
+    def open(self, path: Path, *, width: int = 1280, dark: bool = False) -> Iterator[BrowserPage]:
+        """Open a file in a page of its own."""
+        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
+        session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self.events.clear()
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.ask(f"{domain}.enable", session)
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        self.ask("Emulation.setDeviceMetricsOverride", session, **size)
+        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        self.ask("Emulation.setEmulatedMedia", session, features=scheme)
+        self.ask("Page.navigate", session, url=path.as_uri())
+        self.wait_for("Page.loadEventFired", session)
+        page = BrowserPage(self, session)
+        page.run(DRAWN)
+        try:
+            yield page
+        finally:
+            self.ask("Target.closeTarget", targetId=target)
+
+    def close(self) -> None:
+        """End the browser."""
+        self.ask("Browser.close")
+        self.process.wait(60)
+        for each in (self._in, self._out):
+            os.close(each)
+
+
+class BrowserPage:
+    """One page in the browser."""
+
+    def __init__(self, browser: Browser, session: str) -> None:
+        self._browser, self._session = browser, session
+
+    def run(self, expression: str) -> Any:
+        """Return what an expression comes to; a promise is waited for."""
+        answer = self._browser.ask(
+            "Runtime.evaluate", self._session, expression=expression, returnByValue=True, awaitPromise=True
+        )
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Send an order that concerns this page."""
+        return self._browser.ask(method, self._session, **parameters)
+
+    @property
+    def complaints(self) -> list[dict[str, Any]]:
+        """What the page or the browser said in the console, and what went wrong."""
+        methods = {"Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"}
+        return [event for event in self._events if event["method"] in methods]
+
+    @property
+    def requests(self) -> list[str]:
+        """Addresses that were asked for, the page itself first."""
+        sent = [event for event in self._events if event["method"] == "Network.requestWillBeSent"]
+        return [event["params"]["request"]["url"] for event in sent]
+
+    @property
+    def _events(self) -> list[dict[str, Any]]:
+        return [event for event in self._browser.events if event.get("sessionId") == self._session]
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Start a real Chromium, or skip where none is installed."""
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium")
+    started = Browser(tmp_path_factory.mktemp("chromium"))
+    yield started
+    started.close()

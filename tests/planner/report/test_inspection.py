@@ -189,6 +189,7 @@ def test_the_page_shows_a_hostile_content_as_text_and_loads_nothing() -> None:
     assert "http" not in page.replace("http-equiv", "")
     assert not {"\x1b", "\x07", "\u202e"} & set(page)
     assert "x" * (MAX_LINE + 1) not in page
+    assert "apportion expand h:" in seen.text
 
 
 def test_the_page_has_a_limit_of_rows_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -444,3 +444,37 @@ def test_forecasts_of_the_next_agent_are_told_where_models_were_given(large_repo
     shown = words(show(two, verbose=True))
     assert "one: 500 forecasts" in shown
     assert "shy: 5 forecasts: none of them was sure; calibration error" in shown
+
+
+def test_what_plans_did_is_told_and_in_detail_where_that_is_asked_for(large_report: ReplayReport) -> None:
+    shown = words(show(large_report))
+    for action, done in (("mask", "left out behind a handle"), ("structure", "rewritten without loss")):
+        rows = [row for row in large_report.actions if row.action == action]
+        assert f"{done}: {sum(row.pieces for row in rows):,} pieces, " in shown
+    assert "json_columns" not in shown
+    shown = words(show(large_report, verbose=True))
+    assert "json_columns" in shown
+    assert "Where tokens and money went, per agent and stage (15 of 144)" in shown
+    assert "Forecast, allocated and used, per agent (15 of 36)" in shown
+    piece = large_report.left_out[0]
+    assert f"{piece.tool or 'tool result'}, main, before call {piece.call}: " in shown
+    assert f"... {large_report.left_out_pieces - 5:,} more" in shown
+    assert "apportion expand" not in shown
+
+
+def test_handles_of_what_was_left_out_are_named_where_originals_are_kept(large_report: ReplayReport) -> None:
+    piece = large_report.left_out[0].model_copy(update={"handle": "h:1234abcd", "head": "secret"})
+    shown = words(show(large_report.model_copy(update={"left_out": [piece]}), verbose=True))
+    assert "; apportion expand h:1234abcd" in shown
+    assert "secret" not in shown
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_all_details_fit_any_width_without_colours_where_nobody_sees_them(
+    learned_report: ReplayReport, width: int
+) -> None:
+    shown = show(learned_report, width=width, verbose=True)
+    assert max(map(len, shown.splitlines())) <= width
+    assert "\x1b" not in shown
+    assert "Came" in shown
+    assert "\x1b" in show(learned_report, width=width, verbose=True, colours=True)

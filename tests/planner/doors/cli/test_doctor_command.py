@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from apportion.compression.cache.memory import CacheCounts
 from apportion.compression.cache.sqlite_level import SqliteLevel
-from apportion.planner.doors.cli import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.planner.doors.cli.conftest import Answer
+
 
 @pytest.fixture
-def doctor(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str]]:
-    def command(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["apportion", "doctor", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0), capsys.readouterr().out
-
-    return command
+def doctor(run: Callable[..., Answer]) -> Callable[..., Answer]:
+    return lambda *arguments: run("doctor", *arguments)
 
 
 def test_it_ends_with_1_while_something_is_broken_and_with_0_when_it_is_mended(
-    doctor: Callable[..., tuple[int, str]], place: Path
+    doctor: Callable[..., Answer], place: Path
 ) -> None:
     assert doctor()[0] == 0
     cache = place / "data" / "apportion" / "apportion.db.cache"
@@ -41,20 +32,20 @@ def test_it_ends_with_1_while_something_is_broken_and_with_0_when_it_is_mended(
     level.put(b"key", b"value", None)
     level.close(CacheCounts())
     cache.write_bytes(cache.read_bytes()[:5_000])
-    code, out = doctor()
+    code, out, _ = doctor()
     assert code == 1
     assert "broken    cache: " in out
     assert "apportion doctor --repair" in out
-    code, out = doctor("--repair", "--json")
+    code, out, _ = doctor("--repair", "--json")
     assert code == 0
     findings = json.loads(out)["findings"]
     assert [each["part"] for each in findings if each["state"] == "repaired"] == ["cache"]
     assert doctor()[0] == 0
 
 
-def test_broken_settings_are_told_among_the_rest(doctor: Callable[..., tuple[int, str]], place: Path) -> None:
+def test_broken_settings_are_told_among_the_rest(doctor: Callable[..., Answer], place: Path) -> None:
     (place / "apportion.toml").write_text("[replay]\njobs = -1\n")
-    code, out = doctor("--json")
+    code, out, _ = doctor("--json")
     data = json.loads(out)
     assert (code, data["ok"], data["schema"]) == (1, False, "apportion.doctor/1")
     (told,) = (each for each in data["findings"] if each["state"] == "broken")

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from apportion.models import training
-from apportion.planner.doors.cli import main
 from apportion.planner.doors.cli._workflows import Workflows
 from apportion.telemetry.events import WorkflowLog
 
@@ -18,33 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-
-class Answer:
-    """What a command printed, and how it ended."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def run(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
-    """Runs a command in this process."""
-
-    def command(*arguments: str | Path) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["apportion", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        printed = capsys.readouterr()
-        return Answer(code, printed.out, printed.err)
-
-    return command
+    from tests.planner.doors.cli.conftest import Answer
 
 
 def write_log(path: Path, first: int, last: int) -> Path:

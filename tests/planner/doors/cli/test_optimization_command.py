@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from apportion.compression.sqlite_store import SqliteHandleStore
-from apportion.planner.doors.cli import main
 from apportion.planner.live import ContextItem
 from apportion.planner.planner import PlanOptions
 from apportion.planner.session import Planner
@@ -22,22 +20,14 @@ from apportion.telemetry.store import TelemetryStore
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.planner.doors.cli.conftest import Answer
+
 LOGS = Path(__file__).parents[4] / "fixtures" / "logs" / "normalised"
 
 
 @pytest.fixture
-def validate(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    def command(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["apportion", "optimization", "validate", "--session-id", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
-
-    return command
+def validate(run: Callable[..., Answer]) -> Callable[..., Answer]:
+    return lambda *arguments: run("optimization", "validate", "--session-id", *arguments)
 
 
 @pytest.fixture
@@ -86,9 +76,7 @@ def run_session(database: Path, *, tell_shown: bool = True) -> None:
                 )
 
 
-def test_a_session_is_validated_from_its_originals(
-    validate: Callable[..., tuple[int, str, str]], database: Path
-) -> None:
+def test_a_session_is_validated_from_its_originals(validate: Callable[..., Answer], database: Path) -> None:
     run_session(database)
     code, out, err = validate("release notes", "--json")
     data = json.loads(out)
@@ -104,7 +92,7 @@ def test_a_session_is_validated_from_its_originals(
     assert max(map(len, out.splitlines())) <= 80
 
 
-def test_originals_that_are_gone_end_with_1(validate: Callable[..., tuple[int, str, str]], database: Path) -> None:
+def test_originals_that_are_gone_end_with_1(validate: Callable[..., Answer], database: Path) -> None:
     run_session(database, tell_shown=False)
     code, out, _ = validate("release notes")
     assert code == 0
@@ -116,7 +104,7 @@ def test_originals_that_are_gone_end_with_1(validate: Callable[..., tuple[int, s
 
 
 def test_an_imported_workflow_is_planned_again_where_its_contents_were_kept(
-    validate: Callable[..., tuple[int, str, str]], database: Path
+    validate: Callable[..., Answer], database: Path
 ) -> None:
     log = next(iter(read_logs([str(LOGS)], SkipLog())))
     with TelemetryStore(database) as store:
@@ -135,7 +123,7 @@ def test_an_imported_workflow_is_planned_again_where_its_contents_were_kept(
     assert "Visible tokens" in out
 
 
-def test_an_unknown_session_ends_with_2(validate: Callable[..., tuple[int, str, str]], database: Path) -> None:
+def test_an_unknown_session_ends_with_2(validate: Callable[..., Answer], database: Path) -> None:
     assert validate("nobody")[0] == 2
     with Telemetry.to_store(database) as telemetry:
         telemetry.record({"kind": "session", "workflow": "one a"})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from apportion.errors import InfeasiblePlanError
-from apportion.planner.doors.cli import main
 from apportion.planner.explanation import Explanation
 from apportion.planner.plan import Plan
 from apportion.planner.policies import Defer, Policy
@@ -20,27 +18,14 @@ from apportion.planner.problem import Problem
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.planner.doors.cli.conftest import Answer
+
 PROBLEMS = Path(__file__).parents[4] / "fixtures" / "problems"
 
 
-class Answer:
-    """What a command printed, and how it ended."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
 @pytest.fixture
-def run(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
-    def command(*arguments: str | Path) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["apportion", "plan", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        return Answer(int(ended.value.code or 0), printed.out, printed.err)
-
-    return command
+def run(run: Callable[..., Answer]) -> Callable[..., Answer]:
+    return lambda *arguments: run("plan", *arguments)
 
 
 @pytest.fixture

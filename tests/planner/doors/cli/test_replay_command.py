@@ -97,6 +97,21 @@ def spawn(*arguments: str | Path, **options: Any) -> Answer:
 # ------------------------------------------------------------------ outputs
 
 
+def test_content_is_shown_and_originals_are_kept_only_where_that_is_asked_for(
+    run: Callable[..., Answer], place: Path
+) -> None:
+    logs = Path(__file__).parents[4] / "fixtures" / "logs" / "pi"
+    assert run(logs, "--json", "private.json", "--quiet").code == 0
+    assert run(logs, "--json", "open.json", "--show-content", "--keep-originals", "--quiet").code == 0
+    private, shown = (json.loads((place / name).read_text())["left_out"] for name in ("private.json", "open.json"))
+    assert [row["tokens"] for row in private] == [row["tokens"] for row in shown]
+    assert {(row["head"], row["handle"]) for row in private} == {(None, None)}
+    for row in shown[:3]:
+        given = CliRunner().invoke(app, ["expand", row["handle"]])
+        assert given.exit_code == 0
+        assert given.stdout.startswith(row["head"])
+
+
 def test_the_files_that_were_written_are_told_on_standard_error(run: Callable[..., Answer], log: Path) -> None:
     answer = run(log, "--json", "report.json", "--html", "report.html")
     assert answer.code == 0

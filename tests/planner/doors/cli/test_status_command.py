@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from apportion.planner.doors.cli import main
 from apportion.planner.ledger import Ledger
 from apportion.telemetry.queue import Telemetry
 
@@ -17,16 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.planner.doors.cli.conftest import Answer
+
 
 @pytest.fixture
-def status(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def status(run: Callable[..., Answer]) -> Callable[..., str]:
     def command(*arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["apportion", "status", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert not ended.value.code
-        return capsys.readouterr().out
+        answer = run("status", *arguments)
+        assert answer.code == 0, answer.err
+        return answer.out
 
     return command
 

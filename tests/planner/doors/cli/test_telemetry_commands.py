@@ -18,7 +18,6 @@ import pytest
 from apportion.models.demand import DemandModel
 from apportion.models.persistence import save_models
 from apportion.models.training import TrainingData
-from apportion.planner.doors.cli import main
 from apportion.telemetry import importing
 from apportion.telemetry.importers import SkipLog, read_logs
 from apportion.telemetry.importing import ImporterInfo
@@ -26,6 +25,8 @@ from apportion.telemetry.store import TelemetryStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tests.planner.doors.cli.conftest import Answer
 
 MARKER = "zanzibar-quartz-7741"
 
@@ -51,34 +52,6 @@ def write_log(path: Path, *workflows: str, steps: int = 4, **fields: Any) -> Pat
     lines = [json.dumps(event(name, step, **fields)) for name in workflows for step in range(steps)]
     path.write_text("\n".join(lines) + "\n")
     return path
-
-
-class Answer:
-    """What a command printed, and how it ended."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def run(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
-    """Runs a command in this process."""
-
-    def command(*arguments: str | Path) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["apportion", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        printed = capsys.readouterr()
-        return Answer(code, printed.out, printed.err)
-
-    return command
 
 
 def rows(out: str) -> dict[str, list[str]]:

@@ -2,45 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import json
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from apportion import embeddings
-from apportion.planner.doors.cli import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.planner.doors.cli.conftest import Answer
+
 ORIGINAL = b"# Rules\n\n- Wait 30 seconds.\n- Never push to `main`.\n- Call src/app.py at 10:42.\n"
 
 
-class Answer:
-    """What a command printed, and how it ended."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
 @pytest.fixture
-def run(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+def run(run: Callable[..., Answer], place: Path) -> Callable[..., Answer]:
     (place / "original.md").write_bytes(ORIGINAL)
-
-    def command(*arguments: str | Path, stdin: bytes = b"") -> Answer:
-        monkeypatch.setattr(sys, "argv", ["apportion", "validate", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        code = ended.value.code
-        return Answer(code if isinstance(code, int) else 0, printed.out, printed.err)
-
-    return command
+    return lambda *arguments, stdin=b"": run("validate", *arguments, stdin=stdin)
 
 
 def test_a_harmless_rewrite_is_accepted(run: Callable[..., Answer]) -> None:

@@ -4,39 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from apportion.planner.doors.cli import main
 from apportion.planner.problem import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.planner.doors.cli.conftest import Answer
+
 ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture
-def ask(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
+def ask(run: Callable[..., Answer], place: Path) -> Callable[..., Answer]:
     shutil.copy(ROOT / "fixtures" / "problems" / "research.toml", place / "problem.toml")
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["apportion", "whatif", "problem.toml", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
-
-    return command
+    return lambda *arguments: run("whatif", "problem.toml", *arguments)
 
 
-def test_several_budgets_give_a_row_each_that_never_falls_in_value(ask: Callable[..., tuple[int, str, str]]) -> None:
+def test_several_budgets_give_a_row_each_that_never_falls_in_value(ask: Callable[..., Answer]) -> None:
     code, out, _ = ask("--budget", "100,60000,none", "--budget", "150000", "--json")
     data = json.loads(out)
     assert (code, data["schema"], data["question"], data["axis"]) == (0, "apportion.whatif/1", "budgets", "tokens")
@@ -50,7 +39,7 @@ def test_several_budgets_give_a_row_each_that_never_falls_in_value(ask: Callable
     assert [line.split()[0] for line in out.splitlines()] == ["budget", "100", "60,000", "none"]
 
 
-def test_a_change_is_compared_with_the_plan_as_it_is(ask: Callable[..., tuple[int, str, str]]) -> None:
+def test_a_change_is_compared_with_the_plan_as_it_is(ask: Callable[..., Answer]) -> None:
     problem = Problem.load("problem.toml")
     model = problem.models[0].id
     code, out, _ = ask("--price", f"{model}=0.5", "--json")
@@ -61,14 +50,14 @@ def test_a_change_is_compared_with_the_plan_as_it_is(ask: Callable[..., tuple[in
     assert ask("--price", f"{model}=0.5")[1].startswith("What if: ")
 
 
-def test_a_quality_gives_a_cheaper_plan_that_is_worth_it(ask: Callable[..., tuple[int, str, str]]) -> None:
+def test_a_quality_gives_a_cheaper_plan_that_is_worth_it(ask: Callable[..., Answer]) -> None:
     _, out, _ = ask("--quality", "80%", "--json")
     data = json.loads(out)
     assert data["after"]["points"] >= 0.8 * data["before"]["points"] - 0.1
     assert data["after"]["cost_usd"] <= data["before"]["cost_usd"]
 
 
-def test_a_front_holds_no_plan_that_another_beats(ask: Callable[..., tuple[int, str, str]]) -> None:
+def test_a_front_holds_no_plan_that_another_beats(ask: Callable[..., Answer]) -> None:
     _, out, _ = ask("--front", "4", "--json", "-")
     rows = json.loads(out)["rows"]
     assert rows
@@ -83,7 +72,7 @@ def test_a_front_holds_no_plan_that_another_beats(ask: Callable[..., tuple[int, 
 
 
 def test_where_nothing_fits_the_code_is_3_and_what_is_missing_is_told(
-    ask: Callable[..., tuple[int, str, str]],
+    ask: Callable[..., Answer],
 ) -> None:
     code, out, err = ask("--budget", str(Problem.load("problem.toml").reserve_tokens + 100))
     assert (code, out) == (3, "")
@@ -105,9 +94,7 @@ def test_where_nothing_fits_the_code_is_3_and_what_is_missing_is_told(
         (["--budget", "9", "--json", "problem.toml"], "--json would overwrite what is read"),
     ],
 )
-def test_questions_that_cannot_be_used_end_with_2(
-    arguments: list[str], said: str, ask: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_questions_that_cannot_be_used_end_with_2(arguments: list[str], said: str, ask: Callable[..., Answer]) -> None:
     code, out, err = ask(*arguments)
     assert (code, out) == (2, "")
     assert said in err

@@ -1,0 +1,281 @@
+"""What the adapters have in common: the pieces of a request, the run it belongs to, and what becomes of the call.
+
+    call, sent = calls.begin("writer", messages, rewrite)
+    if call.refused is None:
+        calls.end(call, usage, output="...")
+
+`rewrite(messages, pieces)` gives every text to `pieces` and puts what it gets back in the same place; it is called once
+to read and once to write. Whatever fails here, the original goes through, and the call says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter, deque
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from apportion.errors import ApportionError
+from apportion.planner.doors.integrations.pieces import Pieces
+from apportion.planner.session import Decision, Session, Step
+from apportion.records import Kind, Usage
+from apportion.tokens import count_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from apportion.planner.live import ContextItem
+
+T = TypeVar("T")
+LOG = logging.getLogger("apportion.integrations")
+
+UNPLANNED = "the request could not be planned and is passed on as it is"
+"""Why a call was not planned although nothing forbade it."""
+
+ESTIMATED = "the usage was not reported and is estimated from the texts"
+"""What is said of a call after which nobody told what it used."""
+
+MAX_RUNS = 256
+"""Runs of one agent that are remembered; the oldest is forgotten."""
+
+_NAMES: WeakKeyDictionary[Session, Counter[str]] = WeakKeyDictionary()
+"""How many runs of each agent a session has seen: adapters of one session never use a name twice."""
+
+
+class CallRefusedError(ApportionError):
+    """The session defers or aborts a call of a model; the step says why.
+
+    Args:
+        step: The answer of the session.
+    """
+
+    def __init__(self, step: Step) -> None:
+        super().__init__(refusal(step), hint="Give the session a larger budget, or hand back what is done.")
+        self.step = step
+
+
+def refusal(step: Step) -> str:
+    """Say in one sentence, without a full stop, what the session decided and why."""
+    done = "deferred" if step.decision is Decision.DEFER else "aborted"
+    return f"The call of '{step.agent}' is {done}: {'; '.join(step.reasons) or 'no reason is given'}"
+
+
+def usage_of(
+    tokens: int | None,
+    output: int | None,
+    *,
+    cache_read: int | None = 0,
+    cache_write: int | None = 0,
+    reasoning: int | None = None,
+) -> Usage | None:
+    """Return the usage of a response whose prompt tokens include what was cached; `None` where it says nothing."""
+    if not tokens and not output:
+        return None
+    read, write = cache_read or 0, cache_write or 0
+    uncached = max(0, (tokens or 0) - read - write)
+    return Usage(input_uncached=uncached, cache_read=read, cache_write_5m=write, output=output, reasoning=reasoning)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCall:
+    """One call of a model, as the adapter saw it.
+
+    Attributes:
+        agent: Who called.
+        run_id: Its context window.
+        step: The answer of the session; `None` where there is none, and the original was passed on.
+        texts: The texts that were sent.
+        unread: Content parts that are no text, by type: passed on as they are, and in no count before the call.
+        offers_expand: Whether the request has to offer the tool `expand`.
+        flags: What is not as it should be; empty if nothing.
+        usage: What the call used; `None` while it is not known.
+    """
+
+    agent: str
+    run_id: str = ""
+    step: Step | None = None
+    texts: tuple[str, ...] = ()
+    unread: Mapping[str, int] = field(default_factory=dict)
+    offers_expand: bool = False
+    flags: tuple[str, ...] = ()
+    usage: Usage | None = None
+
+    @property
+    def refused(self) -> Step | None:
+        """The step, if it must not be carried out."""
+        return None if self.step is None or self.step.runs else self.step
+
+    @property
+    def max_output_tokens(self) -> int | None:
+        """Most tokens that the output may have, or `None` for no limit."""
+        return None if self.step is None else self.step.max_output_tokens
+
+
+@dataclass(slots=True)
+class _Run:
+    """A context window: its last prompt, by which its next call is recognised, and the call that is under way."""
+
+    run_id: str
+    prompt: list[int]
+    call: PlannedCall | None = None
+    offers: bool = False
+
+
+class Calls:
+    """Plans the calls of one framework with one session; safe to share between threads and tasks.
+
+    Args:
+        session: Whose budget all agents share.
+        sub_agents: Names of the agents that others start.
+        optional: Names of the agents without which the workflow still makes sense: they are deferred, not aborted.
+        reports_late: Whether a call may be reported after the next one has begun; else a call is taken as not reported
+            at all once its answer stands in the next prompt, and its usage is estimated.
+        keep: Calls that `done` remembers.
+
+    Attributes:
+        done: The last calls, whether they went well or not.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        sub_agents: Collection[str] = (),
+        optional: Collection[str] = (),
+        reports_late: bool = False,
+        keep: int = 1_000,
+    ) -> None:
+        self.session = session
+        self._reports_late = reports_late
+        self.done: deque[PlannedCall] = deque(maxlen=keep)
+        self._sub_agents, self._optional = frozenset(sub_agents), frozenset(optional)
+        self._runs: dict[str, list[_Run]] = {}
+        self._open: dict[int, tuple[PlannedCall, _Run]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is planned at all."""
+        return self.session.options.enabled
+
+    def begin(
+        self,
+        agent: str,
+        request: T,
+        rewrite: Callable[[T, Pieces], T],
+        *,
+        model: str | None = None,
+        expands: bool = False,
+    ) -> tuple[PlannedCall, T]:
+        """Plan a call; return it with what is to be sent, the request itself where nothing changes. Never raises.
+
+        Args:
+            agent: Its name.
+            request: What the framework would send.
+            rewrite: Gives the texts of a request to `Pieces`, and returns it with what comes back.
+            model: The model that is called.
+            expands: Whether the agent can be offered `expand`.
+        """
+        try:
+            rewrite(request, read := Pieces())
+            run = self._run(agent, read.items)
+            step = self.session.before(
+                agent,
+                read.items,
+                model=model,
+                task=next((item.content for item in reversed(read.items) if item.kind is Kind.USER), ""),
+                run_id=run.run_id,
+                sub_agent=agent in self._sub_agents,
+                expands=expands,
+                mandatory=agent not in self._optional,
+            )
+            changed = step.runs and any(new != old.content for new, old in zip(step.contents, read.items, strict=True))
+            sent = rewrite(request, Pieces(iter(step.contents))) if changed else request
+        except Exception as error:  # noqa: BLE001  (planning must never stand in the way of the work)
+            flag = f"{UNPLANNED}: {type(error).__name__}: {error}"
+            LOG.warning("%s: %s", agent, flag)
+            return PlannedCall(agent, flags=(flag,)), request
+        run.offers = expands and (run.offers or step.offers_expand)
+        flags = step.reasons + tuple(f"{n} x {what} passed on, not counted" for what, n in read.unread.items())
+        call = PlannedCall(agent, run.run_id, step, step.contents, dict(read.unread), run.offers, flags)
+        with self._lock:
+            if step.runs:
+                run.call, self._open[step.number] = call, (call, run)
+            else:
+                self.done.append(call)
+        return call, sent
+
+    def end(self, call: PlannedCall, usage: Usage | None, output: str = "", *, final: bool = False) -> None:
+        """Book what a call used, once; never raises.
+
+        Args:
+            call: What `begin` returned.
+            usage: What the response says; where it says nothing, the usage is estimated from the texts.
+            output: What the model wrote.
+            final: Whether the run has ended with it.
+        """
+        flags = call.flags
+        if usage is None:
+            tokens = sum(count_tokens(text) for text in call.texts)
+            estimated = frozenset({"input_uncached", "output"})
+            usage = Usage(input_uncached=tokens, output=count_tokens(output), estimated=estimated)
+            flags += (ESTIMATED,)
+        self._book(replace(call, usage=usage, flags=flags), output, final=final)
+
+    def fail(self, call: PlannedCall) -> None:
+        """Take note that a call failed: what is held for it is free again."""
+        self._book(call, "", final=False)
+
+    def release(self) -> None:
+        """Take note that all calls that are still under way have failed."""
+        with self._lock:
+            calls = [call for call, _ in self._open.values()]
+        for call in calls:
+            self.fail(call)
+
+    def expand_call(self, handle: str = "", range: str | None = None, **_: Any) -> str:  # noqa: A002  (as in the schema)
+        """Carry out a call of `expand`: return what a handle stands for, or in words what is wrong with it."""
+        try:
+            return self.session.expand(str(handle), None if range is None else str(range))
+        except ApportionError as error:
+            return str(error)
+
+    def _book(self, call: PlannedCall, output: str, *, final: bool) -> None:
+        step = call.step or Step(call.agent, call.run_id or call.agent, 0, Decision.RUN)
+        with self._lock:
+            begun = self._open.pop(step.number, None)
+            if begun is None and call.step is not None:
+                return
+            if begun is not None and begun[1].call is begun[0]:
+                begun[1].call = None
+            self.done.append(replace(call, texts=()))
+        try:
+            self.session.after(step, call.usage, output=output)
+            if final:
+                self.session.finished(step.run_id)
+        except Exception:
+            LOG.warning("%s: the usage could not be booked", call.agent, exc_info=True)
+
+    def _run(self, agent: str, items: list[ContextItem]) -> _Run:
+        """Return the run whose last prompt this one continues, else a new one.
+
+        A run whose call is under way goes on only if its answer is already part of the prompt: nobody reported it.
+        """
+        prompt = [hash((item.kind, item.name, item.content)) for item in items]
+        with self._lock:
+            runs = self._runs.setdefault(agent, [])
+            known = [run for run in runs if run.prompt == prompt[: len(run.prompt)]]
+            known = [run for run in known if run.call is None or len(run.prompt) < len(prompt)]
+            run = max(known, key=lambda run: (run.call is None, len(run.prompt)), default=None)
+            if run is None:
+                names = _NAMES.setdefault(self.session, Counter())
+                names[agent] += 1
+                run = _Run(agent if names[agent] == 1 else f"{agent}#{names[agent]}", prompt)
+                runs.append(run)
+                del runs[:-MAX_RUNS]
+            unreported, run.prompt = run.call, prompt
+        if unreported is not None and not self._reports_late:
+            self.end(unreported, None)
+        return run

@@ -1,0 +1,127 @@
+"""What the adapters have in common, without any framework: a request is a list of texts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from apportion import Budget, Planner, Usage
+from apportion.planner.doors.integrations.calls import ESTIMATED, Calls, usage_of
+from apportion.planner.doors.integrations.pieces import Pieces
+from apportion.records import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from apportion import Session
+
+USED = Usage(input_uncached=100, output=10)
+
+
+def rewrite(request: list[str], pieces: Pieces) -> list[str]:
+    return [pieces.text(text, Kind.USER if number == 0 else Kind.TOOL_RESULT) for number, text in enumerate(request)]
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    with Planner().session("w") as session:
+        yield session
+
+
+def test_a_call_belongs_to_the_run_whose_prompt_it_continues(session: Session) -> None:
+    calls = Calls(session)
+    first, _ = calls.begin("a", ["one"], rewrite)
+    second, _ = calls.begin("a", ["two"], rewrite)
+    twin, _ = calls.begin("a", ["one"], rewrite)  # the same prompt while the first call is under way
+    for call in (first, second, twin):
+        calls.end(call, USED)
+    went_on, _ = calls.begin("a", ["two", "more"], rewrite)
+    edited, _ = calls.begin("a", ["three", "more"], rewrite)
+    elsewhere, _ = Calls(session).begin("a", ["one"], rewrite)
+    assert [call.run_id for call in (first, second, twin, went_on)] == ["a", "a#2", "a#3", "a#2"]
+    assert len({first.run_id, second.run_id, twin.run_id, edited.run_id, elsewhere.run_id}) == 5
+
+
+def test_a_call_is_booked_once_however_often_it_is_reported(session: Session) -> None:
+    calls = Calls(session)
+    call, _ = calls.begin("a", ["one"], rewrite)
+    calls.end(call, USED)
+    calls.end(call, USED)
+    calls.fail(call)
+    assert (session.hand_back.used_tokens, len(calls.done)) == (110, 1)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_call_that_nobody_reported_is_estimated_unless_reports_may_be_late(session: Session, *, late: bool) -> None:
+    calls = Calls(session, reports_late=late)
+    first, _ = calls.begin("a", ["one"], rewrite)
+    second, _ = calls.begin("a", ["one", "answer"], rewrite)
+    calls.end(first, USED)
+    assert second.run_id == first.run_id == "a"
+    assert (calls.done[0].flags, session.hand_back.used_tokens == 110) == (() if late else (ESTIMATED,), late)
+
+
+def test_what_is_still_under_way_is_released(session: Session) -> None:
+    calls = Calls(session)
+    begun = [calls.begin("a", [text], rewrite)[0] for text in ("one", "two")]
+    calls.release()
+    calls.end(begun[0], USED)
+    assert [call.usage for call in calls.done] == [None, None]
+    assert session.hand_back.used_tokens == 0
+
+
+def test_a_request_that_cannot_be_read_is_passed_on_and_booked(session: Session) -> None:
+    def fail(*_: object) -> list[str]:
+        raise KeyError("content")
+
+    calls, request = Calls(session), ["one"]
+    call, sent = calls.begin("a", request, fail)
+    calls.end(call, USED)
+    assert sent is request
+    assert "could not be planned and is passed on as it is: KeyError" in call.flags[0]
+    assert session.hand_back.used_tokens == 110
+
+
+def test_usage_is_split_into_what_was_cached_and_what_was_not() -> None:
+    assert usage_of(100, 10, cache_read=60, cache_write=30, reasoning=4) == Usage(
+        input_uncached=10, cache_read=60, cache_write_5m=30, output=10, reasoning=4
+    )
+    assert usage_of(None, None) is usage_of(0, 0) is None
+
+
+def test_results_of_expand_are_always_sent_whole() -> None:
+    pieces = Pieces()
+    pieces.text("{}", Kind.TOOL_CALL, "expand", "1")
+    pieces.text("found", Kind.TOOL_RESULT, link="1")
+    assert [item.pinned for item in pieces.items] == [True, True]
+
+
+PARTS = st.recursive(
+    st.none() | st.text(max_size=5) | st.sampled_from([{"type": "text", "text": "a"}, {"type": "text"}, {"text": "b"}]),
+    lambda parts: st.lists(parts, max_size=4) | st.dictionaries(st.sampled_from(["type", "text"]), parts, max_size=2),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60)
+@given(content=PARTS)
+def test_any_content_comes_back_as_the_same_object_if_nothing_changes(content: Any) -> None:
+    read = Pieces()
+    assert read.content(content, Kind.USER) is content
+    texts = iter([item.content for item in read.items])
+    assert Pieces(texts).content(content, Kind.USER) is content
+    assert next(texts, None) is None
+
+
+def test_a_budget_without_room_is_a_refusal_with_a_reason() -> None:
+    request = ["one word after the other " * 1_000]
+    with Planner().session("w", budget=Budget(max_tokens=1_000)) as session:
+        calls = Calls(session, optional={"a"})
+        call, sent = calls.begin("a", request, rewrite)
+    assert call.refused is not None
+    assert sent is request
+    assert session.hand_back.deferred == ("a",)
+    assert calls.done[0] == call
