@@ -64,10 +64,10 @@ class Resident:
         import uvicorn
         from starlette.applications import Starlette
 
-        from apportion.planner.doors.mcp.http import Guard, _listening
+        from apportion.planner.doors._guards import Guard, listening
 
         self.state = state
-        self._listener = _listening("127.0.0.1", 0)
+        self._listener = listening("127.0.0.1", 0)
         self.port: int = self._listener.getsockname()[1]
         app = Guard(Starlette(routes=[route(state)]), token=TOKEN, hosts=[f"127.0.0.1:{self.port}"])
         config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)

@@ -14,21 +14,24 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from apportion.planner.doors.claude_code.prompts import own_words, parts_of
 from apportion.planner.doors.claude_code.transcripts import spent_by, tool_use_of
 from apportion.planner.live import ContextItem
+from apportion.planner.policies import Simplify
 from apportion.planner.prompt import MIN_REPLACED_TOKENS
-from apportion.records import Kind
+from apportion.records import Kind, Usage
 from apportion.tokens import count_tokens
 
 if TYPE_CHECKING:
     from apportion.planner.doors.claude_code.prompts import Part
     from apportion.planner.doors.claude_code.transcripts import Spent
-    from apportion.planner.ledger import Ledger
     from apportion.planner.session import Session, Step
 
 UNRESTRICTED: Final = frozenset({"general-purpose", "claude"})
 """Types of sub-agents that have all tools, so that they can have back what is left out. Others may not."""
 
-EFFORTS: Final = frozenset({"low", "medium", "high", "xhigh", "max"})
-"""Efforts that the client knows."""
+FULL: Final = "full"
+"""The variant of a step that runs as it was meant to."""
+
+SUB_AGENT: Final = "sub-agent"
+"""Type of an agent of which only the id is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +89,11 @@ class SubAgents:
         session: Plans them.
         budget_tokens: What they may use together, or `None`.
         simplified: How they run when little is left.
-        ledger: The planner's, or `None`.
     """
 
     session: Session
     budget_tokens: int | None
     simplified: Simplified | None = None
-    ledger: Ledger | None = None
     used_tokens: int = 0
     least_tokens: int = 0
     started: int = 0
@@ -145,14 +146,14 @@ class SubAgents:
                 run_id=call,
                 sub_agent=True,
                 expands=agent in UNRESTRICTED,
-                mandatory=not waits,
+                policies=() if self.simplified is None else (Simplify(),),
             )
             if not step.runs:
                 self.refused += 1
                 return Start(refusal=_refusal(step.reasons, left, waits=waits))
             self.started += 1
             self._open[call] = _Open(self.session, step, agent)
-            changes = self._simplified(given)
+            changes = self._simplified(given, chosen=step.variant != FULL)
         text = "".join(map(_sent, parts, step.contents))
         notes = [_BUDGET.format(step.allocated_tokens)] if self.budget_tokens and step.allocated_tokens else []
         notes += [_BACK] if step.offers_expand else []
@@ -236,8 +237,8 @@ class SubAgents:
         if found is not None:
             found.session.after(found.step, usage)
             found.session.finished(found.step.run_id)
-        elif more > 0 and self.ledger is not None:
-            self.ledger.spend(self.session.workflow, tokens=more, key=f"{agent_id}:{total}")
+        elif more > 0:
+            self.session.spend(Usage(input_uncached=more), agent=SUB_AGENT, key=f"{agent_id}:{total}")
         if more > 0:
             self._counted[agent_id] = total
             self.used_tokens += more
@@ -245,9 +246,12 @@ class SubAgents:
     def _oldest(self, agent: str | None) -> str | None:
         return next((call for call, found in self._open.items() if agent in {None, found.agent}), None)
 
-    def _simplified(self, given: dict[str, Any]) -> dict[str, Any]:
+    def _simplified(self, given: dict[str, Any], *, chosen: bool) -> dict[str, Any]:
+        """Return what changes where the plan chose the simplified variant, or little of the budget is left."""
         simple, left = self.simplified, self.left_tokens
-        if simple is None or left is None or not self.budget_tokens or left >= simple.below * self.budget_tokens:
+        if simple is None:
+            return {}
+        if not chosen and (left is None or not self.budget_tokens or left >= simple.below * self.budget_tokens):
             return {}
         wanted = {"effort": simple.effort, "model": simple.model}
         return {name: value for name, value in wanted.items() if value is not None and name not in given}

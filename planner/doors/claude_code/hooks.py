@@ -114,7 +114,7 @@ class HookState:
         self.simplified = simplified
         self.off_file = off_file
         self.tested = tested
-        self.ingestion = Ingestion(select, planner.store)
+        self.ingestion = Ingestion(select, planner.store, planner.options.off)
         self.failures = 0
         self._conversations: OrderedDict[str, Conversation] = OrderedDict()
         self._lock = threading.RLock()
@@ -162,7 +162,7 @@ class HookState:
             session = self.planner.session(name, budget=budget)
         except LedgerError:  # it was resumed with another budget: the account exists with other limits
             session = self.planner.session(f"{name}/{secrets.token_hex(4)}", budget=budget)
-        return SubAgents(session, tokens, self.simplified, self.planner.ledger)
+        return SubAgents(session, tokens, self.simplified)
 
     def _close(self, conversation: Conversation) -> None:
         conversation.agents.close()

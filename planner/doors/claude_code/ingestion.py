@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from apportion.planner.doors.claude_code.results import texts_of, with_texts
 from apportion.planner.forms import Forms
 from apportion.planner.prompt import MIN_REPLACED_TOKENS, prior_need
+from apportion.records import Feature
 from apportion.tokens import count_tokens
 
 if TYPE_CHECKING:
@@ -52,10 +53,12 @@ class Ingestion:
     Args:
         select: Level at which parts may be left out; `None`: never.
         store: Keeps what is left out.
+        off: Kinds of action that are switched off.
     """
 
     select: str | None
     store: HandleStore
+    off: frozenset[Feature] = frozenset()
     _forms: Forms | None = field(default=None, init=False)
     _made: int = field(default=0, init=False)
 
@@ -91,8 +94,9 @@ class Ingestion:
         self, content: bytes, tool: str, tokens: int, *, task: str, expands: bool, sub_agent: bool
     ) -> Outcome | None:
         forms = self._known().of(content, task=task, name=tool)
-        whole, parts = forms.structured, forms.selected
-        if parts is not None and expands:
+        whole = None if Feature.STRUCTURE in self.off else forms.structured
+        parts = None if Feature.SELECT in self.off or not expands else forms.selected
+        if parts is not None:
             gain = (tokens if whole is None else whole.tokens) - parts.tokens
             need = prior_need(float(tokens), tool=tool, handed_back=False, sub_agent=sub_agent)
             if gain > need * parts.left_out_share * (gain + CALL_TOKENS):

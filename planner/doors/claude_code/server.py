@@ -30,6 +30,9 @@ PATH: Final = "/hooks/claude-code"
 MAX_BODY_BYTES = 8 * 2**20
 """Bytes of the largest hook: results of tools may be long. Larger ones are answered with `{}`."""
 
+NO_LEDGER: Final = "none"
+"""What to give for a planner that books nothing."""
+
 OFF_FILE: Final = "claude-code.off"
 """File beside the telemetry store that switches the plugin off."""
 
@@ -53,7 +56,7 @@ def open_state(
 
     Args:
         originals: File of the store of originals.
-        ledger: File or address of the ledger.
+        ledger: File or address of the ledger; `"none"`: each conversation knows only its own budget.
         budget_tokens: What the sub-agents of each conversation may use together, or `None`.
         simplified: How they run when little of it is left.
 
@@ -69,15 +72,15 @@ def open_state(
     settings = load_settings().settings
     with ExitStack() as opened:
         store = opened.enter_context(opened_originals(originals_path(originals), create=True))
-        books = opened.enter_context(
-            Ledger(ledger or settings.telemetry.database.with_name("ledger.db"), on_store_failure="open")
-        )
+        address = ledger or settings.telemetry.database.with_name("ledger.db")
+        books = None if address == NO_LEDGER else opened.enter_context(Ledger(address, on_store_failure="open"))
         options = PlanOptions(
             target_reduction=settings.token_optimization.target_reduction,
             enabled=settings.token_optimization.enabled,
+            off=settings.token_optimization.off,
             select=SELECT,
         )
-        planner = Planner(options, store=store, ledger=books, framework="claude_code")
+        planner = Planner(options, store=store, ledger=books, framework="claude_code", ahead=False)
         state = HookState(planner, budget_tokens=budget_tokens, simplified=simplified, off_file=off_file())
         opened.callback(state.close)
         yield state
@@ -120,7 +123,7 @@ def operation(opened: ExitStack, **options: Any) -> Any:
         opened: Closes the state in the end; it is opened by the first hook.
         options: As for `open_state`.
     """
-    from apportion.planner.doors.http.operations import Operation  # type: ignore[import-not-found, unused-ignore]
+    from apportion.planner.doors.http.operations import Operation
 
     lock = threading.Lock()
     states: list[HookState] = []

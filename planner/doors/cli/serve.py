@@ -84,6 +84,7 @@ def serve_command(
     _require_extra()
     with collecting_no_garbage():
         from apportion.planner.doors._guards import token_of
+        from apportion.planner.doors.claude_code.server import operation
         from apportion.planner.doors.cli._compression import beside_database
         from apportion.planner.doors.http.server import serve
         from apportion.planner.doors.http.service import Service
@@ -101,6 +102,7 @@ def serve_command(
             host=host,
             port=port,
             names=allow_remote or [],
+            more=[operation(opened, originals=store, ledger=ledger)],
             ready=lambda url: typer.echo(f"serving at {url}", err=True),
         )
 
