@@ -4,7 +4,8 @@
 
 An event of a call is recorded again and again, written to a real telemetry store by the writer's thread: with pauses of
 a millisecond, in a burst that fits the queue, and as fast as 1 and 4 threads can. Times are wall clock of the caller in
-microseconds, pauses not counted; "nothing" calls an empty function in place of `record`. Every event is accounted for: written, or counted as lost.
+microseconds, pauses not counted; "nothing" calls an empty function in place of `record`. Every event is accounted for:
+written, or counted as lost.
 
 Then single bits are flipped at random positions of a store, a store of originals, a cache and models, without a new
 time of change, as disks do it; each flip is taken back before the next one. "sealed" is what the seals of the doctor

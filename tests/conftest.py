@@ -61,7 +61,7 @@ def planted_secrets() -> dict[str, str]:
     def some(length: int, alphabet: str = string.ascii_letters + string.digits) -> str:
         return "".join(rng.choices(alphabet, k=length))
 
-    planted = {}
+    planted: dict[str, str] = {}
     for _ in range(30):
         capitals, password, line = some(16, string.ascii_uppercase + "234567"), some(20), some(64)
         whole = (

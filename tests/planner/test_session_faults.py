@@ -100,9 +100,10 @@ def test_negative_usage_is_refused_and_changes_nothing() -> None:
     with Planner().session("w", budget=Budget(max_tokens=50_000)) as session:
         step = session.before("main", TASK, model=MODEL)
         bad = Usage.model_construct(input_uncached=-5, output=5)
-        for act in (lambda: session.after(step, bad), lambda: session.spend(bad, agent="main")):
-            with pytest.raises(InputError, match="cannot be negative"):
-                act()
+        with pytest.raises(InputError, match="cannot be negative"):
+            session.after(step, bad)
+        with pytest.raises(InputError, match="cannot be negative"):
+            session.spend(bad, agent="main")
         assert session.balance[0].spent == 0
         session.after(step, USED)
         assert session.balance[0].spent == 950
@@ -292,5 +293,5 @@ def test_every_decision_is_told_with_its_reasons_and_no_content() -> None:
     assert usage["allocated_tokens"] == step.allocated_tokens
     (action,) = [event for event in told if event["kind"] == "action"]
     assert action["action"] == "structure"
-    assert action["tokens_before"] > action["tokens_after"]
+    assert int(str(action["tokens_before"])) > int(str(action["tokens_after"]))
     assert "line of a file" not in repr(told)

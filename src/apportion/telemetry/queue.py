@@ -266,7 +266,7 @@ class Telemetry:
         lost = (_total(self._dropped), _total(self._malformed) + self._unusable, self._failed)
         news = [now - before for now, before in zip(lost, self._told, strict=True)]
         reason = self._problem.partition(":")[0] if self._problem is not None and news[2] else None
-        extra = [loss_event(self._clock(), *news, reason)] if any(news) else []
+        extra = [loss_event(self._clock(), news[0], news[1], news[2], reason)] if any(news) else []
         if not events and not extra:
             return
         complete = True

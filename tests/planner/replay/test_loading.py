@@ -22,7 +22,7 @@ from apportion.tokens import TokenCounter
 
 PRICES = TokenPrices(read=0.1, write=1.25, output=5.0)
 LONG = "It is told at length, with everything that could matter. " * 30
-TOOLS = [
+TOOLS: list[dict[str, Any]] = [
     {"name": name, "description": f"Does {name}. {LONG}", "input_schema": {}} for name in ("often", "never", "once")
 ]
 
@@ -123,6 +123,7 @@ def test_loading_ahead_counts_hits_waste_and_what_was_missed() -> None:
     result = WorkflowResult("w", "s", "f", "x", Totals(), next_agents=figures)
     whole, row = preload_rows({"s": [result]})
     assert (row.agents, row.loaded, row.hits, row.wasted, row.missed) == (3, 2, 1, 1, 2)
-    assert (row.hit_rate, row.coverage) == (0.5, pytest.approx(1 / 3, abs=1e-6))
+    assert row.hit_rate == 0.5
+    assert row.coverage == pytest.approx(1 / 3, abs=1e-6)
     assert whole.source == "all sources"
     assert preload_rows({"s": [WorkflowResult("w", "s", "f", "x", Totals())]}) == []

@@ -205,7 +205,7 @@ def test_every_fact_stays_in_view_where_lines_are_sent_as_references() -> None:
 
 
 def test_a_file_that_is_shown_again_under_its_name_counts_as_one() -> None:
-    named = [(CALLS[0], *rest) for _, *rest in READ_AGAIN]
+    named = [(CALLS[0], text, link) for _, text, link in READ_AGAIN]
     run, _ = replay(session(named), {})
     assert (run.totals.diffs.used, run.totals.diffs.rereads) == (1, 1)
 

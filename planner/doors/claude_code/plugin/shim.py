@@ -19,7 +19,7 @@ import sys
 try:
     import _socket as sockets  # the module socket takes longer than all the rest
 except ImportError:
-    import socket as sockets
+    import socket as sockets  # type: ignore[no-redef]
 
 PORT = 8766
 PATH = "/hooks/claude-code"
@@ -86,8 +86,8 @@ def post(host: str, port: int, token: str, body: bytes) -> bytes:
             size += len(part)
     finally:
         line.close()
-    head, _, answer = b"".join(parts).partition(b"\r\n\r\n")
-    lines = head.decode("latin-1").lower().split("\r\n")
+    told, _, answer = b"".join(parts).partition(b"\r\n\r\n")
+    lines = told.decode("latin-1").lower().split("\r\n")
     if lines[0].split(" ")[1:2] != ["200"]:
         return b""
     lengths = [each.partition(":")[2].strip() for each in lines if each.startswith("content-length:")]

@@ -21,7 +21,12 @@ def write_log(path: Path, planted: list[str]) -> None:
     lines = []
     for number in range(0, len(planted), 10):
         some = planted[number : number + 10]
-        about = {"workflow_id": f"w{number}", "source": "tests", "framework": "handmade", "agent_run": "r"}
+        about: dict[str, Any] = {
+            "workflow_id": f"w{number}",
+            "source": "tests",
+            "framework": "handmade",
+            "agent_run": "r",
+        }
         about |= {"meta": {"note": some[0], "version": some[1]}, "outcome": {"result": some[2]}}
         for step, secret in enumerate(some):
             event: dict[str, Any] = {
