@@ -12,8 +12,6 @@ import threading
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from apportion.planner.doors.claude_code.hooks import SELECT, HookState, answer
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from starlette.routing import Route
 
     from apportion.planner.doors.claude_code.agents import Simplified
+    from apportion.planner.doors.claude_code.hooks import HookState
 
 PATH: Final = "/hooks/claude-code"
 """Where hooks are posted to."""
@@ -63,6 +62,7 @@ def open_state(
     Raises:
         StoreError: A file cannot be opened.
     """
+    from apportion.planner.doors.claude_code.hooks import SELECT, HookState
     from apportion.planner.doors.cli._compression import opened_originals, originals_path
     from apportion.planner.ledger import Ledger
     from apportion.planner.planner import PlanOptions
@@ -88,6 +88,8 @@ def open_state(
 
 def answered(body: bytes, state: HookState) -> bytes:
     """Answer the body of a request; never raises, and says `{}` to what is no hook."""
+    from apportion.planner.doors.claude_code.hooks import answer
+
     try:
         given = json.loads(body)
     except (ValueError, RecursionError):
@@ -125,10 +127,12 @@ def operation(opened: ExitStack, **options: Any) -> Any:
     """
     from apportion.planner.doors.http.operations import Operation
 
-    lock = threading.Lock()
+    lock = threading.Lock()  # what answers hooks is imported by the first one: the server is to listen at once
     states: list[HookState] = []
 
     def run(_service: object, given: dict[str, Any], _path: Mapping[str, str]) -> dict[str, Any]:
+        from apportion.planner.doors.claude_code.hooks import answer
+
         with lock:
             if not states:
                 states.append(opened.enter_context(open_state(**options)))
