@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.compression.pipeline import Best, Chain, apply, restore
@@ -22,7 +23,7 @@ from apportion.compression.strategies.types import Held, Item, Query
 from apportion.compression.strategies.white_space import WhiteSpace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from apportion.compression.strategies.types import Outcome
 
@@ -37,6 +38,9 @@ MAX_SOURCES = 6
 
 MAX_ROWS = 8
 """Held texts in which one line is remembered; a line of more of them tells nothing about any."""
+
+KNOWN_TEXTS = 512
+"""Texts whose lines are remembered: they are looked at when they enter, when they are sent, and when they go."""
 
 REFERRING_STEPS = frozenset({HeldLines.name, HeldInputs.name})
 """Steps that refer to what is held."""
@@ -145,9 +149,10 @@ class HeldTexts:
 _inputs = HeldInputs()
 
 
-def _telling(text: str) -> Iterable[str]:
+@lru_cache(maxsize=KNOWN_TEXTS)
+def _telling(text: str) -> tuple[str, ...]:
     """Return the distinct lines of a text, without their numbers, that are long enough to tell it by."""
-    return dict.fromkeys(body for line in text.split("\n") if len(body := body_of(line)) >= MIN_LINE)
+    return tuple(dict.fromkeys(body for line in text.split("\n") if len(body := body_of(line)) >= MIN_LINE))
 
 
 _referring = Best([HeldLines(), Chain([WhiteSpace(), HeldLines()], name="narrow")], name="referring")

@@ -59,7 +59,12 @@ def register(app: typer.Typer) -> None:
 
 @commands.command(short_help="Print the folder of the plugin.")
 def path() -> None:
-    """Print the folder of the plugin, for claude --plugin-dir."""
+    """Print the folder of the plugin, for claude --plugin-dir.
+
+    \b
+    Example:
+      claude --plugin-dir "$(apportion claude-code path)"
+    """  # noqa: D301  (\b keeps the lines of the examples apart)
     typer.echo(str(PLUGIN))
 
 
@@ -128,7 +133,12 @@ def with_http(hooks: dict[str, Any], url: str) -> dict[str, Any]:
 
 @commands.command(short_help="Show what was done in a session.")
 def status(*, session_id: SessionOption = None, as_json: JsonOption = False) -> None:
-    """Show what was planned, shortened and used in a session of Claude Code."""
+    """Show what was planned, shortened and used in a session of Claude Code.
+
+    \b
+    Example:
+      apportion claude-code status --session-id 11111111-1111-4111-8111-111111111111
+    """  # noqa: D301  (\b keeps the lines of the examples apart)
     found = _asked("ApportionStatus", session_id)
     if as_json:
         print_json({"schema": "apportion.claude_code/1", **found})
@@ -143,7 +153,12 @@ def budget(
     session_id: SessionOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Give the sub-agents of a session of Claude Code a budget in tokens, or none."""
+    """Give the sub-agents of a session of Claude Code a budget in tokens, or none.
+
+    \b
+    Example:
+      apportion claude-code budget 200000
+    """  # noqa: D301  (\b keeps the lines of the examples apart)
     number = tokens.replace(",", "").replace("_", "")
     limit = None if tokens == "none" else int(number) if number.isascii() and number.isdigit() else 0
     if limit is not None and not 0 < limit <= MOST_TOKENS:
@@ -157,7 +172,12 @@ def budget(
 
 @commands.command(short_help="Switch the plugin off.")
 def off() -> None:
-    """Switch the plugin off, for all sessions, from the next hook on."""
+    """Switch the plugin off, for all sessions, from the next hook on.
+
+    \b
+    Example:
+      apportion claude-code off
+    """  # noqa: D301  (\b keeps the lines of the examples apart)
     from apportion.planner.doors.claude_code.server import off_file
 
     file = off_file()
@@ -168,7 +188,12 @@ def off() -> None:
 
 @commands.command(short_help="Switch the plugin on again.")
 def on() -> None:
-    """Switch the plugin on again."""
+    """Switch the plugin on again.
+
+    \b
+    Example:
+      apportion claude-code on
+    """  # noqa: D301  (\b keeps the lines of the examples apart)
     from apportion.planner.doors.claude_code.server import off_file
 
     off_file().unlink(missing_ok=True)

@@ -54,7 +54,12 @@ def search_command(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Find what holds some words, the best first."""
+    """Find what holds some words, the best first.
+
+    \b
+    Example:
+      apportion registry search "security review" ~/.claude
+    """  # noqa: D301  (\b keeps the lines of the examples apart)
     registry = _read(paths)
     _print(registry, registry.search(text), as_json=as_json)
     _complain(registry)
@@ -69,7 +74,12 @@ def show_command(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Print the content of one agent, skill or tool, compared with its hash."""
+    """Print the content of one agent, skill or tool, compared with its hash.
+
+    \b
+    Example:
+      apportion registry show security-expert ~/.claude
+    """  # noqa: D301  (\b keeps the lines of the examples apart)
     from apportion.errors import InputError
     from apportion.planner.report.figures import plain
 

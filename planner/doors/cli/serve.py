@@ -111,6 +111,7 @@ def _maker(opened: ExitStack, store: Path | None, ledger: str | None) -> Callabl
     """Open the stores, and return what makes the planner that settings ask for: its imports take longest."""
     from apportion.planner.doors.cli import _compression as shared
     from apportion.settings import load_settings
+    from apportion.telemetry.queue import Telemetry
 
     settings = load_settings().settings
     books = None
@@ -118,6 +119,7 @@ def _maker(opened: ExitStack, store: Path | None, ledger: str | None) -> Callabl
         from apportion.planner.ledger import Ledger
 
         books = opened.enter_context(Ledger(ledger or settings.telemetry.database.with_name("ledger.db")))
+    telemetry = opened.enter_context(Telemetry.to_store(settings.telemetry.database))
     originals = opened.enter_context(shared.opened_originals(shared.originals_path(store), create=True))
 
     def make() -> Planner:
@@ -132,7 +134,7 @@ def _maker(opened: ExitStack, store: Path | None, ledger: str | None) -> Callabl
             off=optimization.off,
             models=models if is_trained(models) else None,
         )
-        return Planner(options, store=originals, ledger=books)
+        return Planner(options, store=originals, ledger=books, telemetry=telemetry)
 
     return make
 

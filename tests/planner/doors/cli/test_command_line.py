@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[4]
 PAGE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 
-WITHOUT_JSON = {"apportion expand", "apportion handoff"}
-"""Commands whose output is the content itself; docs/cli.md says so."""
+WITHOUT_JSON = {"apportion expand", "apportion handoff", "apportion serve"} | {
+    f"apportion claude-code {name}" for name in ("path", "install", "off", "on")
+}
+"""Commands whose output is the content itself, or that report nothing; docs/cli.md says so."""
 
 
 def reference() -> Any:

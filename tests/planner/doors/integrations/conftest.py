@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[4]
 def contents() -> dict[str, str]:
     """What the tool `lookup` finds: a table that is sent shorter as a whole, and a text of which parts are left out."""
     table = json.dumps([{"id": number, "state": "open", "value": number * 7919} for number in range(200)])
-    text = (ROOT / "fixtures" / "scenarios" / "chat" / "agents-polygon.txt").read_text(encoding="utf-8")
+    text = (ROOT / "fixtures" / "scenarios" / "code" / "py-password-hash.txt").read_text(encoding="utf-8")
     return {"table": table, "text": text}
 
 
