@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 registry_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
+    short_help="Show agents, skills and tools that can be loaded.",
     help="Agents, skills and tools that can be loaded: what there is, and what it takes.",
 )
 
