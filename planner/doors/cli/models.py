@@ -404,6 +404,9 @@ def _show_metrics(metrics: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         if all("hit_rate" in row for row in rows):
             lines = table(_HEADERS, [_metric_row(row) for row in rows])
             legends[_LEGEND] = None
+        elif all("needed" in row for row in rows):
+            lines = table(_NEED_HEADERS, [_need_row(row) for row in rows])
+            legends[_NEED_LEGEND] = None
         else:
             columns = [key for key in _DEMAND_COLUMNS if any(key in row for row in rows)]
             headers = ["Forecast", *(_DEMAND_COLUMNS[key] for key in columns)]
@@ -415,6 +418,19 @@ def _show_metrics(metrics: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         say()
     for legend in legends:
         say(legend)
+
+
+_NEED_HEADERS = ("Source", "Runs", "Fore-\ncasts", "Needed", "Brier\nscore", "Calibration\nerror")
+_NEED_LEGEND = """\
+Needed: share of the tools at hand that runs used. Brier score: mean squared
+error; less is better."""
+
+
+def _need_row(row: Mapping[str, Any]) -> list[str]:
+    from apportion.planner.report.figures import percent
+
+    figures = [f"{row[key]:,.3f}" for key in ("brier", "calibration_error")]
+    return [str(row["source"]), f"{row['runs']:,}", f"{row['forecasts']:,}", percent(row["needed"]), *figures]
 
 
 def _demand_row(row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
