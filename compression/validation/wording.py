@@ -59,6 +59,7 @@ _LAYOUT = bytes.maketrans(b'"()[]{},:;#*?/', b" " * 14)
 _WORD = r"[\p{L}\p{M}\p{N}_]+(?:['’][\p{L}]+)*(?:[.@][\p{L}\p{N}][\p{L}\p{M}\p{N}_]*)*"
 _SIGNS = r"×÷≈∞√∑∏∫∂∈∉∀∃¬∧∨∅\x{2600}-\x{27BF}\x{2B00}-\x{2BFF}\x{1F000}-\x{1FAFF}"  # the ranges: check marks, emoji
 _SYMBOL = rf"[-=]>|[<>=!]=|&&|\|\||[<>≤≥≠±−$€£¥₹%‰°]|!\w|[{_SIGNS}]"
+_BEFORE_PATH = r"\s\"'`“”„«»‘’\x{FEFF}(\[{=:,|*"
 _ARROWS = frozenset((b"->", b"=>"))
 _NUMBER = r"(\d+)((?:\.\d+)*)([A-Za-zµ]{1,5})?"
 
@@ -398,7 +399,9 @@ def without_escapes(text: bytes) -> bytes:
     if b">" in text:
         text = _pattern(r"(?m)^[ \t]*(?:>[ \t]+)+").sub(b"", text)
     if b"/" in text:
-        text = _pattern(r"(^|[\s\"'`(\[{=:,|*])[aA]?/([\p{L}\p{N}_.])").sub(rb"\1 " + _ROOT + rb" \2", text)
+        text = _pattern(r"(^|[\s\"'`“”„«»‘’\x{FEFF}(\[{=:,|*])[aA]?/([\p{L}\p{N}_.])").sub(
+            rb"\1 " + _ROOT + rb" \2", text
+        )
     return bytes(
         _pattern(r"(?m)^([ \t*_#]*)\(?(\d{1,3}|[A-Za-z])[.)]([ \t*_])").sub(rb"\1 " + _MARKED + rb"\2 \3", text)
     )

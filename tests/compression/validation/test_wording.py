@@ -53,6 +53,7 @@ def test_the_slash_and_the_folder_a_path_begins_with_are_words() -> None:
         [b"see", b"/", b"etc", b"issue", b"http", b"x.io", b"y", b"and", b"or", b"/", b"b.c"]
     )
     assert compare(read_words(b"diff a/foo.c b/foo.c"), read_words(b"diff foo.c b/foo.c"))
+    assert not compare(read_words(b'/a "/x.y" z'), read_words("\ufeff/a «/x.y» z".encode()))
     assert not compare(read_words(b'{"p":"\\/api\\/v1"}'), read_words(b'{"p": "/api/v1"}'))
 
 
