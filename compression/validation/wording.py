@@ -59,7 +59,6 @@ _LAYOUT = bytes.maketrans(b'"()[]{},:;#*?/', b" " * 14)
 _WORD = r"[\p{L}\p{M}\p{N}_]+(?:['’][\p{L}]+)*(?:[.@][\p{L}\p{N}][\p{L}\p{M}\p{N}_]*)*"
 _SIGNS = r"×÷≈∞√∑∏∫∂∈∉∀∃¬∧∨∅\x{2600}-\x{27BF}\x{2B00}-\x{2BFF}\x{1F000}-\x{1FAFF}"  # the ranges: check marks, emoji
 _SYMBOL = rf"[-=]>|[<>=!]=|&&|\|\||[<>≤≥≠±−$€£¥₹%‰°]|!\w|[{_SIGNS}]"
-_BEFORE_PATH = r"\s\"'`“”„«»‘’\x{FEFF}(\[{=:,|*"
 _ARROWS = frozenset((b"->", b"=>"))
 _NUMBER = r"(\d+)((?:\.\d+)*)([A-Za-zµ]{1,5})?"
 
