@@ -11,12 +11,13 @@ import hmac
 import os
 import secrets
 import socket
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from apportion.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping, Sequence
     from pathlib import Path
 
     Message = MutableMapping[str, Any]
@@ -142,6 +143,27 @@ def hosts_of(port: int, names: Sequence[str] = ()) -> list[str]:
     if port == 80:  # which clients leave out
         hosts += [*LOOPBACK, *names]
     return hosts
+
+
+@contextmanager
+def opened(host: str, port: int, names: Sequence[str], *, hint: str) -> Iterator[tuple[socket.socket, int, str]]:
+    """Give a socket that listens, its port, and the URL of what is served there; close it at the end.
+
+    Args:
+        host: Address to listen at.
+        port: Port, or 0 for a free one.
+        names: Further names by which it may be called; needed where the address is not this machine's own.
+        hint: What to do where they are missing.
+
+    Raises:
+        InputError: The address cannot be listened at, or nobody could call the server by it.
+    """
+    if host not in LOOPBACK_ADDRESSES and not names:
+        raise InputError(f"{host} is reached from other machines", hint=hint)
+    with listening(host, port) as listener:
+        port = listener.getsockname()[1]
+        shown = f"[{host}]" if ":" in host else host
+        yield listener, port, f"http://{shown}:{port}"
 
 
 def listening(host: str, port: int) -> socket.socket:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from apportion.errors import ApportionError, InputError
-from apportion.planner.doors._guards import LOOPBACK_ADDRESSES, listening
+from apportion.errors import ApportionError
+from apportion.planner.doors._guards import opened
 from apportion.planner.doors.http.app import http_app
 
 if TYPE_CHECKING:
@@ -45,16 +45,10 @@ def serve(
     Raises:
         InputError: The address cannot be listened at, or nobody could call the server by it.
     """
-    if host not in LOOPBACK_ADDRESSES and not names:
-        raise InputError(
-            f"{host} is reached from other machines",
-            hint="Say by which name, with --allow-remote NAME; put TLS before it",
-        )
-    with listening(host, port) as listener:
-        port = listener.getsockname()[1]
+    hint = "Say by which name, with --allow-remote NAME; put TLS before it"
+    with opened(host, port, names, hint=hint) as (listener, port, url):  # noqa: PLR1704  (0 has become a real one)
         app = http_app(service, token=token, port=port, names=names, more=more)
-        shown = f"[{host}]" if ":" in host else host
-        ready(f"http://{shown}:{port}")
+        ready(url)
         threading.Thread(target=_warm, args=(service,), name="apportion-warm", daemon=True).start()
         config = uvicorn.Config(
             app,

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Final
 import uvicorn
 from mcp.server.transport_security import TransportSecuritySettings
 
-from apportion.errors import InputError
-from apportion.planner.doors._guards import LOOPBACK_ADDRESSES, MAX_BODY_BYTES, Guard, hosts_of, listening
+from apportion.planner.doors._guards import MAX_BODY_BYTES, Guard, hosts_of, opened
 from apportion.planner.doors.mcp.server import log_in_one_line, make_server
 
 if TYPE_CHECKING:
@@ -65,16 +64,10 @@ def serve_http(
         InputError: The address cannot be listened at, or nobody could call the server by it.
     """
     log_in_one_line()
-    if host not in LOOPBACK_ADDRESSES and not names:
-        raise InputError(
-            f"{host} is reached from other machines",
-            hint="Say by which name, with --allow-host NAME; put TLS before it.",
-        )
-    with listening(host, port) as listener:
-        port = listener.getsockname()[1]
+    hint = "Say by which name, with --allow-host NAME; put TLS before it."
+    with opened(host, port, names, hint=hint) as (listener, port, url):  # noqa: PLR1704  (0 has become a real one)
         app = http_app(service, token=token, port=port, names=names)
-        shown = f"[{host}]" if ":" in host else host
-        ready(f"http://{shown}:{port}{PATH}")
+        ready(f"{url}{PATH}")
         config = uvicorn.Config(
             app, log_config=None, access_log=False, server_header=False, lifespan="on", timeout_graceful_shutdown=5
         )
