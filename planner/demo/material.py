@@ -7,9 +7,8 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-import yaml
-
 from apportion.compression.loading import Registry
+from apportion.compression.loading.markdown import front_matter, front_matter_end
 
 _HOME = Path(str(files("apportion"))) / "data" / "demo"
 
@@ -20,17 +19,13 @@ class AgentDefinition:
 
     Attributes:
         name: Its type.
-        description: What it is for, in one sentence.
         tools: Names of the tools that it is given.
         prompt: Its system prompt.
-        text: The whole file.
     """
 
     name: str
-    description: str
     tools: tuple[str, ...]
     prompt: str
-    text: str
 
 
 def source_files() -> dict[str, str]:
@@ -46,7 +41,7 @@ def source_files() -> dict[str, str]:
 @cache
 def agents() -> dict[str, AgentDefinition]:
     """Return the agents by name."""
-    found = [_definition(entry.read_text(encoding="utf-8")) for entry in (_HOME / "agents").iterdir()]
+    found = [_definition(entry.read_bytes()) for entry in (_HOME / "agents").iterdir()]
     return {agent.name: agent for agent in sorted(found, key=lambda agent: agent.name)}
 
 
@@ -58,8 +53,6 @@ def registry() -> Registry:
     return found
 
 
-def _definition(text: str) -> AgentDefinition:
-    _, head, prompt = text.split("---\n", 2)
-    front = yaml.safe_load(head)
-    names = tuple(name.strip() for name in front["tools"].split(","))
-    return AgentDefinition(front["name"], front["description"], names, prompt.strip(), text)
+def _definition(content: bytes) -> AgentDefinition:
+    front, prompt = front_matter(content), content[front_matter_end(content) :].decode()
+    return AgentDefinition(front["name"], tuple(front["tools"].split(", ")), prompt.strip())
