@@ -206,13 +206,14 @@ def test_sub_agents_at_work_together_share_one_budget(lookup: Any, contents: dic
         async def main(session: Session) -> list[str]:
             return await asyncio.gather(*(review(f"{n}. {contents['text']}", session) for n in range(6)))
 
-        with planner.session("w", budget=Budget(max_tokens=40_000)) as session:
+        with planner.session("w", budget=Budget(max_tokens=17_000)) as session:
             answers = asyncio.run(main(session))
             done = session.hand_back
         books = ledger.account("w").tokens
     calls = sum(len(model.requests) for model in children)
+    # All 18 calls would use 18,360 tokens: some are refused, in whatever order they run.
     assert done.steps == calls < 18
-    assert done.used_tokens == books.spent == 1_020 * calls <= 40_000
+    assert done.used_tokens == books.spent == 1_020 * calls <= 17_000
     assert books.held == 0
     assert len(done.deferred) == sum("deferred" in answer for answer in answers) > 0
 
