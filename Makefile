@@ -14,17 +14,17 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint types tests format docs notebooks readme clean
+.PHONY: help demo test check lint types tests thorough coverage format docs notebooks readme clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed-demo ## Play a workflow, and replay the logs in fixtures/logs (LOGS=... for yours): report.json, report.html
 	@mkdir -p "$(OUT)"
 	$(BIN)/apportion demo
 	$(BIN)/apportion replay $(LOGS) --json "$(OUT)/report.json" --html "$(OUT)/report.html"
 
-test: check tests ## Everything that must pass: lint, types, tests with coverage (15 to 25 minutes on 2 cores)
+test: check tests ## Everything that must pass: lint, types, tests (about 10 minutes on 2 cores)
 
 check: lint types ## Only what is quick: lint and types
 
@@ -35,8 +35,18 @@ lint: $(VENV)/.installed-dev ## Check style and format
 types: $(VENV)/.installed-dev ## Check types
 	$(BIN)/mypy
 
-tests: $(VENV)/.installed-dev ## Run the tests with coverage
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal --cov --cov-report=term
+# Hundreds of the tests start a Python of their own: each would compile all modules anew if none were kept.
+tests thorough coverage: export PYTHONDONTWRITEBYTECODE =
+PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
+
+tests: $(VENV)/.installed-dev ## Run the tests
+	$(PYTEST)
+
+thorough: $(VENV)/.installed-dev ## Run the tests with four times as many examples of each law (an hour or more)
+	HYPOTHESIS_PROFILE=thorough $(PYTEST)
+
+coverage: $(VENV)/.installed-dev ## Run the tests and show what they do not reach (nearly twice the time of make tests)
+	$(PYTEST) --cov --cov-report=term
 
 format: $(VENV)/.installed-dev ## Sort out style and format
 	$(BIN)/ruff check --fix

@@ -67,7 +67,7 @@ SIZES = (
     Size(5000, 10, 1, 1, 0),
     Size(200, 30, 3, 1, 0),
 )
-QUICK_SIZES = (Size(3, 10, 2, 2, 1), Size(10, 10, 3, 2, 1), Size(50, 10, 1, 1, 0))
+QUICK_SIZES = (Size(3, 10, 1, 2, 1), Size(10, 10, 1, 2, 1))
 CORPUS_PROBLEMS = 12
 QUICK_CORPUS_PROBLEMS = 2
 
@@ -78,14 +78,14 @@ LESS = 0.98
 """What is left of tokens and money when a plan is made anew."""
 
 PROOF_WORK = 20.0
-QUICK_PROOF_WORK = 1.0
+QUICK_PROOF_WORK = 0.2
 """Deterministic time in which CP-SAT may prove an optimum."""
 
 TRUE_GAP = 1e-3
 """A plan counts as optimal within this share of the proven optimum."""
 
 THREADS = (50, 200)
-QUICK_THREADS = (8,)
+QUICK_THREADS = (4,)
 DEADLINE_REPETITIONS = 3
 
 

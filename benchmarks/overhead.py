@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 AGENTS = 10
-CALLS, QUICK_CALLS = 30, 4
+CALLS, QUICK_CALLS = 30, 2
 MODEL = "claude-sonnet-4-5"
 ROOMY, TIGHT = 50_000_000, 0.5
 OUTPUT = (

@@ -49,6 +49,7 @@ ENOUGH = 10
 """A source in which fewer agents were loaded ahead cannot be judged by the marks."""
 
 QUICK_WORKFLOWS = 60
+LARGE_AGENTS, QUICK_LARGE_AGENTS = 100, 4
 TEXT = """review the change and say what is wrong with it plainly then test what you wrote before you hand it back
 never push to main without being asked"""
 
@@ -71,7 +72,8 @@ class Take(NamedTuple):
 def main() -> None:
     """Measure and report."""
     folder = {"--agents": {"type": Path, "metavar": "FOLDER", "help": "agent files to load"}}
-    options = arguments(__doc__ or "", paths=True, quick=f"only the first {QUICK_WORKFLOWS} workflows", options=folder)
+    quick = f"only the first {QUICK_WORKFLOWS} workflows, and {2 * QUICK_LARGE_AGENTS} MB of large agents"
+    options = arguments(__doc__ or "", paths=True, quick=quick, options=folder)
     skipped = SkipLog()
     logs = islice(read_logs(options.paths, skipped), QUICK_WORKFLOWS if options.quick else None)
     steps = [step for log in logs for step in NextAgentModel.steps_of(log)]
@@ -85,7 +87,7 @@ def main() -> None:
             row = _measured(source, part, _write_agents(Path(place) / source, names - {END}, options.agents))
             rows.append(row)
             marks += _marks(row)
-        marks.append(_ceiling(Path(place)))
+        marks.append(_ceiling(Path(place), QUICK_LARGE_AGENTS if options.quick else LARGE_AGENTS))
     read = f"{skipped.files} files and {skipped.lines} lines skipped"
     few = f"marks of hits need {ENOUGH} agents that were loaded ahead"
     report("preload", rows, marks, packages=("scikit-learn",), file=options.json, notes=(read, few, options.cut))
@@ -205,22 +207,22 @@ def _walked(said: Sequence[Said], files: Path, *, loads_ahead: bool) -> dict[str
     }
 
 
-def _ceiling(place: Path) -> Mark:
-    """Load 200 MB of agents ahead, and return how much of it was held at most."""
+def _ceiling(place: Path, agents: int) -> Mark:
+    """Load agents of 2 MB each ahead, and return how much of it was held at most."""
     folder = place / "large" / "agents"
     folder.mkdir(parents=True)
-    for number in range(100):
+    for number in range(agents):
         (folder / f"{number}.md").write_bytes(
             b"---\nname: large%d\n---\n" % number + bytes([65 + number % 26]) * 2_000_000
         )
     registry = Registry()
     registry.add(folder)
     with Preloader(registry) as preloader:
-        for number in range(100):
+        for number in range(agents):
             preloader.expect(f"large{number}", 0.9)
             preloader.settle()
     peak = preloader.counts().peak_bytes / 1e6
-    return Mark("200 MB of agents loaded ahead: peak", peak, "MB", "< 100", holds=peak < MAX_BYTES / 1e6)
+    return Mark(f"{2 * agents} MB of agents loaded ahead: peak", peak, "MB", "< 100", holds=peak < MAX_BYTES / 1e6)
 
 
 def _marks(row: dict[str, Any]) -> Iterator[Mark]:

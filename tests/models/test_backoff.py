@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apportion.models import backoff
@@ -63,6 +63,7 @@ def test_seeing_a_step_again_never_makes_it_less_likely(
     assert after[INDEX[step]] >= before[INDEX[step]] - 1e-12
 
 
+@settings(max_examples=settings().max_examples // 4)
 @given(observations=seen, context=st.lists(steps, max_size=5))
 def test_counts_come_back_from_their_state_exactly(
     observations: list[tuple[list[str], str]], context: list[str]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apportion.errors import InputError
@@ -357,6 +357,7 @@ def test_a_document_over_the_limit_is_refused() -> None:
         source.document()
 
 
+@settings(max_examples=settings().max_examples // 4)
 @given(st.lists(st.recursive(st.none() | st.integers() | st.text(), st.lists, max_leaves=5), min_size=1))
 def test_whatever_json_lines_were_written_are_read(values: list[object]) -> None:
     data = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values).encode("utf-8", "surrogatepass")

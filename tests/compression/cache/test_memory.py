@@ -164,7 +164,7 @@ class CacheAgainstModel(RuleBasedStateMachine):
 
 
 TestCacheAgainstModel = CacheAgainstModel.TestCase
-TestCacheAgainstModel.settings = settings(max_examples=150, stateful_step_count=40)
+TestCacheAgainstModel.settings = settings(max_examples=settings().max_examples // 2, stateful_step_count=40)
 
 
 @pytest.mark.parametrize("limits", [{"max_bytes": -1}, {"max_entries": -1}, {"ttl_s": -1.0}, {"ttl_s": float("nan")}])

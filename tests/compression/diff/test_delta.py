@@ -65,7 +65,7 @@ def edited(draw: st.DrawFn) -> tuple[Context, Context]:
     return base, Context(tuple(draw(st.permutations(target)) if draw(st.booleans()) else target))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=settings().max_examples // 4, deadline=None)
 @given(st.tuples(contexts(), contexts()) | edited())
 def test_a_delta_gives_its_target_byte_for_byte(pair: tuple[Context, Context]) -> None:
     base, target = pair

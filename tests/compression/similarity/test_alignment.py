@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apportion.compression.similarity.alignment import chunks_with_rest
@@ -12,11 +12,13 @@ LINES = [f"Line {n} tells what happened in the {n}th year of the old town of Ulm
 TEXT = "".join(LINES).encode()
 
 
+@settings(max_examples=settings().max_examples // 4)
 @given(contents())
 def test_a_text_stands_for_itself(content: bytes) -> None:
     assert all(chunk.original == chunk.rest for chunk in chunks_with_rest(content, content))
 
 
+@settings(max_examples=settings().max_examples // 4)
 @given(contents(), contents())
 def test_no_chunk_is_forgotten_whatever_it_is_compared_with(one: bytes, other: bytes) -> None:
     text = one.decode("utf-8", "replace").encode()

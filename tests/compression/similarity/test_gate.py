@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from apportion.compression.similarity.chunks import chunks_of
 from apportion.compression.similarity.gate import Coverage, Gate
@@ -167,6 +167,7 @@ def test_ingest_embeds_in_the_background_counts_what_fails_and_drops_what_is_too
     assert not ingest.add(b"late")
 
 
+@settings(max_examples=settings().max_examples // 4)
 @given(content=contents())
 def test_chunks_cover_a_content_without_gaps(content: bytes) -> None:
     chunks = chunks_of(content)

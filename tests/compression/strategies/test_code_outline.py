@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from apportion.compression.pipeline import apply
 from apportion.compression.strategies._code_units import units_of
@@ -145,6 +145,7 @@ def test_odd_code_is_sent_as_it_is_or_comes_back(code: str) -> None:
     assert not any("Error" in reason for reason in outcome.reasons)
 
 
+@settings(max_examples=settings().max_examples // 4)
 @given(content=contents())
 def test_any_content_comes_back(content: bytes) -> None:
     strategy = CodeOutline()

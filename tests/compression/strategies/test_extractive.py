@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from apportion.compression.pipeline import apply
 from apportion.compression.similarity.gate import Gate
@@ -188,6 +188,7 @@ def test_what_cannot_be_selected_from_is_sent_as_it_is(content: bytes, reason: s
     assert reason in outcome.reasons[0]
 
 
+@settings(max_examples=settings().max_examples // 4)
 @given(content=contents())
 def test_pieces_joined_are_the_text(content: bytes) -> None:
     text = content.decode("utf-8", "replace")
@@ -197,6 +198,7 @@ def test_pieces_joined_are_the_text(content: bytes) -> None:
     assert all(piece.head is None or piece.head < number for number, piece in enumerate(pieces))
 
 
+@settings(max_examples=settings().max_examples // 4)
 @given(content=contents())
 def test_any_content_comes_back(content: bytes) -> None:
     strategy = Extractive()

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apportion.compression.strategies.grep_groups import GrepGroups
@@ -35,6 +35,7 @@ def test_ours_conform(strategy: LosslessStrategy) -> None:
 
 
 @each_strategy
+@settings(max_examples=settings().max_examples // 4)
 @given(content=contents())
 def test_what_was_encoded_decodes_to_the_same_text(strategy: LosslessStrategy, content: bytes) -> None:
     text = content.decode("utf-8", "replace")
@@ -43,6 +44,7 @@ def test_what_was_encoded_decodes_to_the_same_text(strategy: LosslessStrategy, c
 
 
 @each_strategy
+@settings(max_examples=settings().max_examples // 4)
 @given(content=contents())
 def test_any_content_comes_back_and_none_grows(strategy: LosslessStrategy, content: bytes) -> None:
     item = Item(content)
@@ -55,6 +57,7 @@ def test_any_content_comes_back_and_none_grows(strategy: LosslessStrategy, conte
 
 
 @each_strategy
+@settings(max_examples=settings().max_examples // 4)
 @given(content=contents(), data=st.data())
 def test_pins_stay_visible(strategy: LosslessStrategy, content: bytes, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(content)))
@@ -63,6 +66,7 @@ def test_pins_stay_visible(strategy: LosslessStrategy, content: bytes, data: st.
     assert content[span.start : span.end] in outcome.content
 
 
+@settings(max_examples=settings().max_examples // 4)
 @given(text=json_texts())
 def test_json_of_any_spelling_comes_back(text: str) -> None:
     strategy = JsonColumns()
@@ -71,6 +75,7 @@ def test_json_of_any_spelling_comes_back(text: str) -> None:
     assert form is None or strategy.decode(form, ()) == text
 
 
+@settings(max_examples=settings().max_examples // 4)
 @given(texts=st.lists(contents(), min_size=1, max_size=4), last=contents())
 def test_references_to_what_is_held_come_back(texts: list[bytes], last: bytes) -> None:
     held = tuple(Held(f"#{number}", text) for number, text in enumerate(texts))

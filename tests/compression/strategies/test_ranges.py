@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apportion.compression.markers import Lines
@@ -166,6 +166,7 @@ def test_a_full_store_sends_the_original() -> None:
     assert "StoreError" in outcome.reasons[0]
 
 
+@settings(max_examples=settings().max_examples // 4)
 @given(contents(), contents())
 def test_whatever_is_cut_comes_back(content: bytes, held: bytes) -> None:
     strategy = Ranges(visible=0.5)

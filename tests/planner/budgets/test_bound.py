@@ -78,6 +78,7 @@ def test_greedy_is_as_good_as_trying_out_all_plans(
     assert greedy.value == _best_by_trying(quantized) == greedy.bound
 
 
+@settings(max_examples=settings().max_examples // 4)
 @given(data=st.data())
 def test_the_bound_is_the_linear_optimum_and_greedy_reaches_it(
     problems: SearchStrategy[BudgetProblem], data: st.DataObject
@@ -87,6 +88,7 @@ def test_the_bound_is_the_linear_optimum_and_greedy_reaches_it(
     assert greedy.bound == greedy.value == pytest.approx(_linear_optimum(quantized), rel=1e-9)
 
 
+@settings(max_examples=settings().max_examples // 4)
 @given(data=st.data())
 def test_any_prices_prove_an_upper_bound(problems: SearchStrategy[BudgetProblem], data: st.DataObject) -> None:
     quantized = quantize(data.draw(problems))
@@ -110,6 +112,7 @@ def test_greedy_keeps_all_limits_and_fills_segments_in_order(
         assert room is None or total <= room
 
 
+@settings(max_examples=settings().max_examples // 4)
 @given(data=st.data())
 def test_the_workflow_price_is_what_one_more_quantum_gains(
     problems: SearchStrategy[BudgetProblem], data: st.DataObject
@@ -121,6 +124,7 @@ def test_the_workflow_price_is_what_one_more_quantum_gains(
         assert plan_greedily(wider).value - greedy.value == greedy.workflow_price
 
 
+@settings(max_examples=settings().max_examples // 4)
 @given(data=st.data())
 def test_a_stage_price_is_never_below_what_one_more_quantum_gains_and_exact_if_the_workflow_has_room(
     problems: SearchStrategy[BudgetProblem], data: st.DataObject

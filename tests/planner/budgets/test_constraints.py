@@ -70,6 +70,7 @@ def test_the_model_allows_exactly_the_budgets_within_all_limits(
         assert _holds(model, values) == _within_limits(problem, budgets)
 
 
+@settings(max_examples=settings().max_examples // 4)
 @given(data=st.data())
 def test_no_rule_is_an_equation(problems: SearchStrategy[BudgetProblem], data: st.DataObject) -> None:
     model, _ = _model(data.draw(problems))

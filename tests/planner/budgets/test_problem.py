@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -103,6 +103,7 @@ def test_the_broken_limit_with_the_fewest_agents_is_named_and_the_others_are_cou
     assert caught.value.missing_tokens == 7
 
 
+@settings(max_examples=settings().max_examples // 4)
 @given(data=st.data())
 def test_exactly_the_missing_tokens_make_a_workflow_feasible(
     problems: SearchStrategy[BudgetProblem], data: st.DataObject
@@ -149,6 +150,7 @@ def test_a_demand_that_is_certain_has_no_value_beyond_it(agent: Callable[..., Ag
     assert value_curve(agent(demand=certain)) == ((10_000,), (10,), 0)
 
 
+@settings(max_examples=settings().max_examples // 4)
 @given(data=st.data())
 def test_slopes_fall_strictly_and_lengths_are_positive(
     problems: SearchStrategy[BudgetProblem], data: st.DataObject

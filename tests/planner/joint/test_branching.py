@@ -26,7 +26,7 @@ def solvable(
     """Small problems that have a plan, with what the best one is worth."""
 
     def found() -> Iterator[tuple[Dual, int]]:
-        for seed in range(120):
+        for seed in range(60):
             problem = joint_problem(seed)
             plans = try_all_plans(problem)
             if plans.fits.any():

@@ -11,6 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 from apportion.errors import InfeasiblePlanError, PlanError
 from apportion.planner import elastic, exact, solver
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
 WORK = 10.0
 """Deterministic time that no small problem uses up."""
 
-SMALL = 330
+SOME = settings().max_examples // 4
+"""Small problems of which a law is tried; `make thorough` tries four times as many."""
+
+SMALL = min(330, settings().max_examples)
 """Small problems that are compared with all their plans."""
 
 
@@ -124,7 +128,7 @@ def test_bounds_and_plans_enclose_the_best_of_all_plans(
 
 
 def test_more_budget_never_lowers_the_optimum_nor_refutes_a_bound(joint_problem: Callable[[int], Problem]) -> None:
-    for seed in range(60):
+    for seed in range(SOME):
         problem = joint_problem(seed)
         more = problem.model_copy(
             update={
@@ -136,7 +140,7 @@ def test_more_budget_never_lowers_the_optimum_nor_refutes_a_bound(joint_problem:
 
 
 def test_one_more_form_never_lowers_the_optimum_nor_refutes_a_bound(joint_problem: Callable[[int], Problem]) -> None:
-    for seed in range(60):
+    for seed in range(SOME):
         more = joint_problem(seed)
         item = next((item for item in more.items if item.forms), None)
         if item is None:
@@ -166,7 +170,7 @@ def optimum(problem: Problem) -> int | None:
 
 def test_the_bound_of_a_planner_that_is_given_more_never_falls(planned: Callable[[int], tuple[Problem, Plan]]) -> None:
     raised = 0
-    for seed in range(20):
+    for seed in range(10):
         problem = middling(planned(seed)[0], seed)
         try:
             replanner = Replanner(problem, deadline_ms=None)
@@ -178,7 +182,7 @@ def test_the_bound_of_a_planner_that_is_given_more_never_falls(planned: Callable
         require_valid(replanner.problem, again)
         assert again.bound >= before.objective, seed
         raised += again.bound >= before.bound
-    assert raised > 5
+    assert raised > 2
 
 
 # (d) The same plan everywhere.
@@ -187,12 +191,12 @@ def test_the_bound_of_a_planner_that_is_given_more_never_falls(planned: Callable
 def test_plans_are_the_same_to_the_byte_in_all_threads_and_processes(
     planned: Callable[[int], tuple[Problem, Plan]], tmp_path: Path
 ) -> None:
-    problems = [problem for problem in (middling(planned(seed)[0], seed) for seed in range(12)) if feasible(problem)]
+    problems = [problem for problem in (middling(planned(seed)[0], seed) for seed in range(6)) if feasible(problem)]
     alone = [plan_workflow(problem, deadline_ms=None).model_dump_json() for problem in problems]
     with ThreadPoolExecutor(8) as threads:
-        together = list(threads.map(lambda each: plan_workflow(each, deadline_ms=None).model_dump_json(), problems * 4))
-    assert together == alone * 4
-    assert len(problems) > 5
+        together = list(threads.map(lambda each: plan_workflow(each, deadline_ms=None).model_dump_json(), problems * 2))
+    assert together == alone * 2
+    assert len(problems) > 2
     for number, problem in enumerate(problems):
         problem.save(tmp_path / f"{number:02}.json")
     script = (
@@ -201,12 +205,11 @@ def test_plans_are_the_same_to_the_byte_in_all_threads_and_processes(
         "for path in sorted(Path(sys.argv[1]).glob('*.json')):\n"
         "    print(plan_workflow(Problem.load(path), deadline_ms=None).model_dump_json())"
     )
-    for hash_seed in ("1", "2"):
-        done = subprocess.run(
-            [sys.executable, "-c", script, str(tmp_path)],
-            capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": hash_seed, "PYTHONPATH": PYTHONPATH},
-        )  # fmt: skip
-        assert done.stdout.splitlines() == alone
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "1", "PYTHONPATH": PYTHONPATH},
+    )  # fmt: skip
+    assert done.stdout.splitlines() == alone
 
 
 PYTHONPATH = str(Path(solver.__file__).parents[2])
@@ -222,10 +225,10 @@ def feasible(problem: Problem) -> bool:
 @pytest.fixture(scope="session")
 def coupled(planned: Callable[[int], tuple[Problem, Plan]]) -> list[Problem]:
     """Return problems whose limits bind, so that CP-SAT is asked."""
-    problems = [middling(planned(seed)[0], seed) for seed in range(10)]
+    problems = [middling(planned(seed)[0], seed) for seed in range(8)]
     found = [problem for problem in problems if (plan := planned_or_infeasible(problem)) is not None and plan.prices]
-    assert len(found) >= 4
-    return found[:5]
+    assert len(found) >= 3
+    return found[:3]
 
 
 def nonsense(compiled: Any) -> Choice:
@@ -288,7 +291,7 @@ def test_where_no_good_plan_is_found_the_most_frugal_columns_still_hold_one(
     monkeypatch.setattr(Master, "decide", only_any)
     monkeypatch.setattr(Master, "best", lambda _self, *_, **__: Answer("UNKNOWN", None))
     monkeypatch.setattr(elastic, "find_floor", lambda _compiled: pytest.fail("the whole model was asked"))
-    for problem in coupled[:8]:
+    for problem in coupled:
         require_valid(problem, plan_workflow(problem, deadline_ms=None))
 
 
@@ -335,7 +338,7 @@ def test_a_bound_below_a_real_plan_is_a_defect_that_is_named(
 
 
 def test_without_any_time_there_is_a_valid_plan_that_says_so(planned: Callable[[int], tuple[Problem, Plan]]) -> None:
-    for seed in range(15):
+    for seed in range(8):
         problem = middling(planned(seed)[0], seed)
         if not feasible(problem):
             with pytest.raises(InfeasiblePlanError):
@@ -349,7 +352,7 @@ def test_without_any_time_there_is_a_valid_plan_that_says_so(planned: Callable[[
 
 def test_without_any_effort_there_is_a_valid_plan(joint_problem: Callable[[int], Problem]) -> None:
     least = replace(QUICK, steps=0, rounds=0, per_agent=1, decide=0.0, cheapen=0.0)
-    for seed in range(60):
+    for seed in range(SOME):
         problem = joint_problem(seed)
         plan = planned_or_infeasible(problem, effort=least)
         assert (plan is None) == (optimum(problem) is None), seed

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apportion.errors import InputError, LedgerError, StoreError
@@ -271,6 +271,7 @@ def test_a_window_whose_clock_was_set_back_opens_no_later_than_its_length(
     assert ledger.audit() == []
 
 
+@settings(max_examples=settings().max_examples // 4)
 @given(
     spends=st.lists(st.tuples(st.integers(0, 50), st.integers(1, 400)), max_size=60),
     seconds=st.sampled_from([7, 60, 3600]),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -114,6 +115,7 @@ class PromptPair(RuleBasedStateMachine):
 
 
 TestPromptPair = PromptPair.TestCase
+TestPromptPair.settings = settings(max_examples=settings().max_examples // 4)
 
 
 def test_a_fact_stays_visible_until_its_last_copy_leaves() -> None:

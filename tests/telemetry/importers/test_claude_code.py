@@ -613,7 +613,7 @@ OUTER = sorted({key for entry in ENTRIES for key in entry} - {"type"})
 INNER = sorted({key for entry in ENTRIES for key in entry.get("message", {})} | {"isSidechain"})
 
 
-@settings(max_examples=150)
+@settings(max_examples=settings().max_examples // 2)
 @given(
     st.lists(
         st.tuples(

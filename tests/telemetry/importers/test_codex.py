@@ -414,7 +414,7 @@ KINDS = [
 ]
 
 
-@settings(max_examples=200)
+@settings(max_examples=settings().max_examples // 2)
 @given(
     st.lists(
         st.tuples(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apportion.planner.planner import PlanOptions
@@ -193,6 +193,7 @@ JUNK = st.recursive(
 )
 
 
+@settings(max_examples=settings().max_examples // 2)
 @given(
     st.lists(st.tuples(st.sampled_from(LINES), st.dictionaries(st.sampled_from(sorted(LINES[9])), JUNK)), max_size=4)
 )

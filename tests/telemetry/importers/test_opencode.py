@@ -329,7 +329,7 @@ PART_FIELDS = sorted(
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=settings().max_examples // 2)
 @given(st.data())
 def test_no_value_of_any_field_raises(data: st.DataObject) -> None:
     document = copy.deepcopy(FIRST)
