@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 try:
     import _socket as sockets  # the module socket takes longer than all the rest
@@ -24,7 +25,7 @@ except ImportError:
 PORT = 8766
 PATH = "/hooks/claude-code"
 CONNECT_S = 0.25
-ANSWER_S = 5.0
+ANSWER_S = 5.0  # for the whole answer, and less than the timeout of hooks.json
 MOST = 8 * 2**20
 
 
@@ -77,8 +78,10 @@ def post(host: str, port: int, token: str, body: bytes) -> bytes:
         line.settimeout(CONNECT_S)
         line.connect(("127.0.0.1" if host == "localhost" else host.strip("[]"), port))
         line.settimeout(ANSWER_S)
+        ends = time.monotonic() + ANSWER_S
         line.sendall(head.encode("ascii") + body)
         while size <= 2 * MOST:
+            line.settimeout(max(0.001, ends - time.monotonic()))  # or one that sends byte by byte holds us for ever
             part = line.recv(65536)
             if not part:
                 break
