@@ -9,6 +9,7 @@ from apportion.compression.strategies._json_shapes import ABSENT, WIDE, Field, S
 from apportion.compression.strategies._json_signs import (
     BLOCK,
     CELL_ENDS,
+    DATE_CHARS,
     DEFAULT,
     DITTO,
     EMBEDDED,
@@ -88,13 +89,13 @@ class Reader:
         position: int,
         shapes: dict[str, Shape],
         blocks: Sequence[str],
-        above: dict[tuple[str, str], Any] | None = None,
+        above: dict[str, Any] | None = None,
     ) -> None:
         self.position = position
         self._text = text
         self._shapes = shapes
         self._blocks = blocks
-        self._above: dict[tuple[str, str], Any] = {} if above is None else above
+        self._above: dict[str, Any] = {} if above is None else above
 
     def take(self, sign: str) -> bool:
         """Read a sign if it comes next."""
@@ -248,16 +249,21 @@ class Reader:
             elif each.default is not ABSENT and self._is(DEFAULT):
                 found[each.key] = each.default
             else:
-                found[each.key] = self._value(shape, each, read_cell)
+                found[each.key] = self._value(each, read_cell)
         return found
 
     def _is(self, sign: str) -> bool:
         """Read a sign if it is all of a cell."""
         return self._text[self.position + 1 : self.position + 2] in CELL_ENDS and self.take(sign)
 
-    def _value(self, shape: Shape, field: Field, read_cell: Callable[[Field], Any]) -> Any:
-        value = self._above[shape.name, field.key] if self._is(DITTO) else read_cell(field)
-        self._above[shape.name, field.key] = value
+    def _value(self, field: Field, read_cell: Callable[[Field], Any]) -> Any:
+        if self._is(DITTO):
+            value = self._above[field.key]
+        elif self.take(DITTO):
+            value = self._above[field.key][:DATE_CHARS] + self.scalar(STRUCTURE, is_text=True)
+        else:
+            value = read_cell(field)
+        self._above[field.key] = value
         return value
 
     def _keyed(self, shape: Shape, end: str, read_cell: Callable[[Field], Any]) -> dict[str, Any]:
@@ -274,7 +280,7 @@ class Reader:
                 found[each.key] = ABSENT
                 continue
             self.expect(":")
-            found[each.key] = self._value(shape, each, read_cell)
+            found[each.key] = self._value(each, read_cell)
         return found
 
     def _cell(self, field: Field) -> Any:

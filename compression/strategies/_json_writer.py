@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from apportion.compression.strategies._json_shapes import ABSENT, WIDE, Field, Shape, by_key, shape_of
 from apportion.compression.strategies._json_signs import (
     BLOCK,
+    DATE_CHARS,
     DEFAULT,
     DITTO,
     EMBEDDED,
@@ -14,6 +15,7 @@ from apportion.compression.strategies._json_signs import (
     ROW,
     SPACED,
     STRUCTURE,
+    has_date,
     is_bare,
     is_encodable,
     quoted,
@@ -42,7 +44,7 @@ class Writer:
         self.blocks: list[str] = []
         self._shapes = shapes
         self._numbers: dict[str, int] = {}
-        self._above: dict[tuple[str, str], Any] = {}
+        self._above: dict[str, tuple[type, str]] = {}
 
     def top(self, value: Any, shape: Shape | None = None) -> str:
         """Return a value where rows may stand on lines of their own; its shape may be known from the legend."""
@@ -106,16 +108,21 @@ class Writer:
                 elif inner is ABSENT and each.default is not ABSENT:
                     cells.append(f"-{spell_key(each.key)}")
                 continue
-            same = self._is_above(shape, each, inner)
-            cells.append((f"{spell_key(each.key)}:" if wide else "") + (DITTO if same else write_cell(inner, each)))
+            known = inner if isinstance(inner, str) else write(inner, Style())
+            cell = self._as_above(each.key, type(inner), known) or write_cell(inner, each)
+            cells.append((f"{spell_key(each.key)}:" if wide else "") + cell)
+            self._above[each.key] = type(inner), known  # behind what stands inside, as it is read
         return "|".join(cells)
 
-    def _is_above(self, shape: Shape, field: Field, value: Any) -> bool:
-        """Say whether a value is the same as that of the object before, and long enough to say so; take note of it."""
-        known = value if isinstance(value, str) else write(value, Style())
-        same = self._above.get((shape.name, field.key)) == (type(value), known)
-        self._above[shape.name, field.key] = (type(value), known)
-        return same and len(known) >= MIN_DITTO_CHARS
+    def _as_above(self, key: str, kind: type, known: str) -> str | None:
+        """Return what says that a value, or its date, is the one that stood last for its key."""
+        above = self._above.get(key)
+        if above is None or above[0] is not kind or len(known) < MIN_DITTO_CHARS:
+            return None
+        if above[1] == known:
+            return DITTO
+        same_date = kind is str and known[:DATE_CHARS] == above[1][:DATE_CHARS] and has_date(known)
+        return DITTO + known[DATE_CHARS:] if same_date else None
 
     def _cell(self, value: Any, field: Field) -> str:
         if isinstance(value, (list, Embedded)):
