@@ -15,9 +15,9 @@ from collections import Counter, defaultdict
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from apportion.compression.pipeline import Best, Chain, apply, restore
+from apportion.compression.pipeline import Best, Chain, restore
 from apportion.compression.strategies.held_inputs import HeldInputs
-from apportion.compression.strategies.held_lines import HeldLines, body_of
+from apportion.compression.strategies.held_lines import MAX_TEXTS, HeldLines, lines_of
 from apportion.compression.strategies.lossless import MARKS
 from apportion.compression.strategies.types import Held, Item, Query
 from apportion.compression.strategies.white_space import WhiteSpace
@@ -38,9 +38,6 @@ MAX_SOURCES = 6
 
 MAX_ROWS = 8
 """Held texts in which one line is remembered; a line of more of them tells nothing about any."""
-
-KNOWN_TEXTS = 512
-"""Texts whose lines are remembered: they are looked at when they enter, when they are sent, and when they go."""
 
 REFERRING_STEPS = frozenset({HeldLines.name, HeldInputs.name})
 """Steps that refer to what is held."""
@@ -83,6 +80,7 @@ class HeldTexts:
 
     def __init__(self) -> None:
         self._texts: dict[int, str] = {}
+        self._held: dict[int, Held] = {}
         self._rows_of: defaultdict[str, list[int]] = defaultdict(list)
 
     def __contains__(self, row: object) -> bool:
@@ -97,18 +95,19 @@ class HeldTexts:
             form: Whether it is a shorter form: then lines that begin with a mark are notation, and not held.
         """
         self.release(row)
-        lines = text.split("\n")
         if form:
-            lines = [_NO_LINE if line.startswith(MARKS) else line for line in lines]
-            text = "\n".join(lines)
+            text = without_notation(text)
         self._texts[row] = text
-        for line in _telling(text):
+        for line in telling(text):
             self._rows_of[line].append(row)
 
     def release(self, row: int) -> None:
         """Take note that what stood at a row stands there no more."""
         text = self._texts.pop(row, None)
-        for line in _telling(text or ""):
+        if text is None:
+            return
+        self._held.pop(row, None)
+        for line in telling(text):
             self._rows_of[line].remove(row)
             if not self._rows_of[line]:
                 del self._rows_of[line]
@@ -129,12 +128,19 @@ class HeldTexts:
             if _NO_LINE not in text:
                 best |= self._shared(text)
         rows = sorted(row for row, chars in best.most_common(MAX_SOURCES) if chars >= MIN_SHARED)
-        return tuple(Held(label_of(row), self._texts[row].encode("utf-8", "surrogatepass")) for row in rows)
+        return tuple(map(self._at, rows))
+
+    def _at(self, row: int) -> Held:
+        """Return what is held at a row."""
+        held = self._held.get(row)
+        if held is None:
+            held = self._held[row] = Held(label_of(row), self._texts[row].encode("utf-8", "surrogatepass"))
+        return held
 
     def _shared(self, text: str) -> Counter[int]:
         """Return how many characters of whole lines, without their numbers, each held text shares with a text."""
         shared: Counter[int] = Counter()
-        for line in _telling(text):
+        for line in telling(text):
             rows = self._rows_of.get(line, ())
             for row in rows if len(rows) <= MAX_ROWS else rows[:1]:
                 shared[row] += len(line) + 1
@@ -142,17 +148,27 @@ class HeldTexts:
 
     def holds(self, held: Held) -> bool:
         """Say whether a text still stands where it did, as it did."""
-        text = self._texts.get(int(held.label[1:]))
-        return text is not None and text.encode("utf-8", "surrogatepass") == held.content
+        row = int(held.label[1:])
+        return row in self._texts and self._at(row).content == held.content
 
 
 _inputs = HeldInputs()
 
 
-@lru_cache(maxsize=KNOWN_TEXTS)
-def _telling(text: str) -> tuple[str, ...]:
-    """Return the distinct lines of a text, without their numbers, that are long enough to tell it by."""
-    return tuple(dict.fromkeys(body for line in text.split("\n") if len(body := body_of(line)) >= MIN_LINE))
+@lru_cache(maxsize=MAX_TEXTS)
+def telling(text: str) -> tuple[str, ...]:
+    """Return the distinct lines of a text, without their numbers, that are long enough to tell it by.
+
+    They are remembered: a text is looked at when it arrives, when it enters, when it is sent, and when it goes.
+    """
+    return tuple(dict.fromkeys(body for body in lines_of(text).bodies if len(body) >= MIN_LINE))
+
+
+def without_notation(text: str) -> str:
+    """Return a shorter form with nothing in place of lines that begin with a mark: they are notation."""
+    if not any(text.startswith(mark) or f"\n{mark}" in text for mark in MARKS):
+        return text
+    return "\n".join([_NO_LINE if line.startswith(MARKS) else line for line in text.split("\n")])
 
 
 _referring = Best([HeldLines(), Chain([WhiteSpace(), HeldLines()], name="narrow")], name="referring")
@@ -172,7 +188,8 @@ def refer(
         plain: The shortest form without references; `None`: the original.
         is_input: Whether it is the input of a tool: then its texts are referred to, and it stays JSON.
     """
-    form = apply(_inputs if is_input else _referring, Item(content, name, held=held), Query(can_expand=True))
+    strategy = _inputs if is_input else _referring
+    form = strategy.execute(Item(content, name, held=held), None, Query(can_expand=True))  # is proved below
     saved = (form.original_tokens if plain is None else plain.tokens) - form.tokens
     if not REFERRING_STEPS.intersection(form.steps) or saved <= 0:
         return NOT_SHORTER

@@ -8,10 +8,10 @@ cache holds.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apportion.compression.actions import mask, reference
-from apportion.planner.held import References, Referred, refer, shows_lines, written_by
+from apportion.planner.held import References, Referred, refer, shows_lines, telling, without_notation, written_by
 from apportion.planner.prompt import (
     FOLDABLE_KINDS,
     MIN_REPLACED_TOKENS,
@@ -30,7 +30,7 @@ from apportion.records import Action, Kind
 from apportion.tokens import TokenCounter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from apportion.compression.store import Handle, HandleStore
@@ -71,6 +71,24 @@ class SentItem:
     content: str
     action: Action = Action.KEEP
     handle: Handle | None = None
+
+
+class Standing(NamedTuple):
+    """A piece as it stands in a prompt: the piece, what is sent for it, and the form that that is, if it is one."""
+
+    item: ContextItem
+    sent: SentItem
+    form: Outcome | None
+
+    @property
+    def text(self) -> str | None:
+        """What of it later pieces can refer to, or `None`."""
+        action = self.sent.action
+        if action is Action.KEEP:
+            return written_by(self.item.content) if self.item.kind in FOLDABLE_KINDS else self.item.content
+        if action in {Action.STRUCTURE, Action.REFERENCE} and self.form is not None and shows_lines(self.form):
+            return without_notation(self.sent.content)
+        return None
 
 
 class LiveRun:
@@ -133,6 +151,7 @@ class LiveRun:
         """
         if model != self.model or not self.calls:
             self._use_model(model)
+        self.hold_sent()
         kept = self.known(items)
         self._tokens = None
         self._truncate(kept)
@@ -170,9 +189,6 @@ class LiveRun:
             self.overhead_tokens = max(0.0, prompt_tokens - self.tokens)
         self._held = len(self.prompt)
         self.prompt.sent()
-        for row in range(self.references.held_rows, len(self.prompt)):
-            self._hold(row)
-        self.references.held_rows = len(self.prompt)
         self.references.offered.clear()
         self._clock.touch((self.run_id, self.model), now)
         self.calls += 1
@@ -335,16 +351,27 @@ class LiveRun:
             self._shorten(row, Action.STRUCTURE)
         self._hold(row)
 
+    def hold_sent(self) -> None:
+        """Take note of what has been sent since: later pieces can refer to it. Done before they enter, or sooner."""
+        for row in range(self.references.held_rows, self._held):
+            self._hold(row)
+        self.references.held_rows = max(self.references.held_rows, self._held)
+
+    @property
+    def not_held(self) -> tuple[Standing, ...]:
+        """What has been sent and is not taken note of yet."""
+        return tuple(map(self._standing, range(self.references.held_rows, self._held)))
+
+    def _standing(self, row: int) -> Standing:
+        found = self.references.forms.get(row)
+        form = found.form if found is not None else self._shorter.get((row, self._sent[row].action))
+        return Standing(self._items[row], self._sent[row], form)
+
     def _hold(self, row: int) -> None:
         """Take note of a piece that stands literally, so that later ones can refer to it."""
-        sent, item = self._sent[row], self._items[row]
-        found = self.references.forms.get(row)
-        form = found.form if found is not None else self._shorter.get((row, sent.action))
-        if sent.action is Action.KEEP:
-            text = written_by(item.content) if item.kind in FOLDABLE_KINDS else item.content
+        text = self._standing(row).text
+        if text is not None:
             self.references.literal.hold(row, text)
-        elif sent.action in {Action.STRUCTURE, Action.REFERENCE} and form is not None and shows_lines(form):
-            self.references.literal.hold(row, sent.content, form=True)
 
     def note_quotes(self, rows: Sequence[int], items: Sequence[ContextItem], call: int) -> None:
         """Take note of what the output of a call has quoted, as far as these are still the pieces of the prompt."""
@@ -372,6 +399,14 @@ class LiveRun:
 
     def _size(self, content: bytes) -> Size:
         return self._sizes.of(content.decode("utf-8", "surrogatepass"), self._counter)
+
+
+def look_at(standing: Iterable[Standing]) -> None:
+    """Work out of what stands in a prompt by which lines it is found, so that taking note of it is quick."""
+    for each in standing:
+        text = each.text
+        if text is not None:
+            telling(text)
 
 
 def quoted(items: Sequence[ContextItem], output: str) -> list[int]:

@@ -32,6 +32,7 @@ from apportion.planner.booking import use_of
 from apportion.planner.checkpoint import read_checkpoint
 from apportion.planner.exhaustion import must_be_next
 from apportion.planner.forecasts import forecasts
+from apportion.planner.held import telling
 from apportion.planner.live import ContextItem, replaceable
 from apportion.planner.planner import PlanOptions, Used
 from apportion.planner.replay.billing import tariff
@@ -392,9 +393,12 @@ class Session(SessionCore):
         if self._forms is None or not replaceable(item, size.tokens):
             return
         forms = self._forms.of(item.content.encode("utf-8", "surrogatepass"), task=task, name=item.name)
+        telling(item.content)
         for form in (forms.structured, forms.selected):
             if form is not None:
-                self._sizes.of(form.content.decode("utf-8", "surrogatepass"), counter)
+                text = form.content.decode("utf-8", "surrogatepass")
+                self._sizes.of(text, counter)
+                telling(text)
 
     def ingest_soon(self, items: Sequence[ContextItem], *, task: str = "", model: str | None = None) -> None:
         """Let shorter forms be worked out in the background; see `ingest`. Returns at once."""

@@ -17,7 +17,7 @@ from apportion.planner.exhaustion import Queue
 from apportion.planner.forms import Forms
 from apportion.planner.governor import NUSD, Governor, Grant, Lack
 from apportion.planner.ledger.records import Amounts
-from apportion.planner.live import LiveRun, SentItem, quoted, replaceable
+from apportion.planner.live import LiveRun, SentItem, look_at, quoted, replaceable
 from apportion.planner.planner import Invocation, InvocationPlan, Used
 from apportion.planner.replay.billing import CacheClock, tariff
 from apportion.planner.sizes import Sizes
@@ -365,12 +365,15 @@ class SessionCore:
 
     def _prepare(self, run: LiveRun, agent: str, output: str, calls: int) -> None:
         with self._lock:
-            items = run.items
+            items, standing = run.items, run.not_held
+        look_at(standing)
         rows = quoted(items, output)
         with self._lock:
             if self._runs.get(run.run_id) is not run:
                 return
             run.note_quotes(rows, items, calls - 1)
+            if run.calls == calls:
+                run.hold_sent()
             if self._home.ahead is None or run.calls != calls or not run.maskable:
                 return
             ask = self._invocation(run, agent, len(run.prompt))

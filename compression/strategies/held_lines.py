@@ -15,13 +15,13 @@ is what changed.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.compression.strategies.lossless import LosslessStrategy, free_mark, split_form
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from apportion.compression.strategies.types import Held, Item, Query
 
@@ -31,8 +31,8 @@ MAX_DIGITS = 7
 MAX_PLACES = 6
 """How many places of one line are tried, of those that stand first."""
 
-MAX_INDEXES = 256
-"""Held contents whose lines are remembered."""
+MAX_TEXTS = 512
+"""Texts whose lines are remembered."""
 
 MIN_CHARS = 40
 """A block with fewer characters, line ends included, is as short as the reference to it."""
@@ -40,8 +40,11 @@ MIN_CHARS = 40
 MIN_BODY = 4
 """Characters behind its number of the line with which a block begins."""
 
-BEHIND_NUMBER = ("→", "\t", "| ", "|", ": ", ":", " ")
+BEHIND_NUMBER = frozenset("→\t|: ")
 """What tools write behind a line number; a blank is what `white_space` leaves of it."""
+
+BEFORE_BLANK = frozenset("|:")
+"""Behind which of these a blank still belongs to the number."""
 
 
 class Style(NamedTuple):
@@ -85,47 +88,68 @@ class Numbered(NamedTuple):
         >>> Numbered.read("    12→import os")
         Numbered(number=12, style=Style(width=6, pad=' ', behind='→'), body='import os')
         """
-        blanks = len(line) - len(line.lstrip(" "))
-        end = blanks
-        while end - blanks <= MAX_DIGITS and line[end : end + 1] in _DIGITS:
-            end += 1
-        if not blanks < end <= blanks + MAX_DIGITS:
+        end, start = _split(line)
+        if not start:
             return None
-        behind = next((mark for mark in BEHIND_NUMBER if line.startswith(mark, end)), None)
-        if behind is None:
-            return None
-        zeros = line[blanks] == "0"
-        style = Style(end if blanks or zeros else 0, "0" if zeros else " ", behind)
-        number = int(line[blanks:end])
-        return cls(number, style, line[end + len(behind) :]) if line.startswith(style.spell(number)) else None
+        number = line[:end]
+        padded = number[0] in " 0"
+        style = Style(end if padded else 0, "0" if number[0] == "0" else " ", line[end:start])
+        return cls(int(number), style, line[start:])
 
 
-_DIGITS = frozenset("0123456789")
+def _split(line: str) -> tuple[int, int]:
+    """Return where the number ends with which a line begins, and where its text does; zeros where it has no number."""
+    bare = line.lstrip(" ")
+    behind = bare.lstrip("0123456789")
+    digits = len(bare) - len(behind)
+    if not 0 < digits <= MAX_DIGITS or (bare[0] == "0" and len(bare) < len(line)):  # nobody writes blanks before a zero
+        return 0, 0
+    end, first = len(line) - len(behind), behind[:1]
+    if first not in BEHIND_NUMBER:
+        return 0, 0
+    return end, end + 1 + (first in BEFORE_BLANK and behind[1:2] == " ")
 
 
 def body_of(line: str) -> str:
     """Return what stands behind the number of a line; all of it where it has none."""
-    numbered = Numbered.read(line)
-    return line if numbered is None else numbered.body
+    return line[_split(line)[1] :]
 
 
-class _Index:
-    """The lines of a content, what stands behind their numbers, and where each stands."""
+class Lines:
+    """The lines of a text.
 
-    def __init__(self, content: bytes) -> None:
-        self.lines = content.decode("utf-8", "replace").split("\n")
-        self.bodies = [body_of(line) for line in self.lines]
-        self.places: dict[str, list[int]] = {}
+    Attributes:
+        lines: The text, line by line.
+        bodies: What stands behind their numbers.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.lines = text.split("\n")
+        self.bodies = list(map(body_of, self.lines))
+
+    @cached_property
+    def places(self) -> Mapping[str, Sequence[int]]:
+        """Where what stands behind a number stands: the first lines of it."""
+        places: dict[str, list[int]] = {}
         for number, body in enumerate(self.bodies):
-            known = self.places.setdefault(body, [])
+            known = places.setdefault(body, [])
             if len(known) < MAX_PLACES:
                 known.append(number)
+        return places
 
 
-@lru_cache(maxsize=MAX_INDEXES)
-def _index_of(content: bytes) -> _Index:
-    """Return the index of a held content; it is asked for again with each message."""
-    return _Index(content)
+@lru_cache(maxsize=MAX_TEXTS)
+def lines_of(text: str) -> Lines:
+    """Return the lines of a text; of texts that were looked at lately they are known.
+
+    Whoever has time before a text is needed asks for them then: a result is looked at when it arrives, when it is sent,
+    and with each later message that may refer to it.
+    """
+    return Lines(text)
+
+
+def _held(held: Held) -> Lines:
+    return lines_of(held.content.decode("utf-8", "replace"))
 
 
 class _Match(NamedTuple):
@@ -151,7 +175,7 @@ class HeldLines(LosslessStrategy):
         mark = free_mark(text)
         if mark is None or not item.held:
             return None
-        finder = _Finder(text.split("\n"), [_index_of(held.content) for held in item.held])
+        finder = _Finder(lines_of(text), list(map(_held, item.held)))
         parts: list[str] = []
         position, changed = 0, False
         while position < len(finder.lines):
@@ -182,7 +206,7 @@ class HeldLines(LosslessStrategy):
                 number, _, place = line[len(mark) :].partition("=")
                 label, _, span = place.rpartition(":")
                 first, _, last = span.partition("-")
-                index = _index_of(sources[label].content)
+                index = _held(sources[label])
                 block = slice(int(first) - 1, int(last or first))
                 if number == "-":
                     lines += index.bodies[block]
@@ -203,35 +227,37 @@ class _Finder:
         style: How lines are numbered that are numbered anew; `None` as long as there are none.
     """
 
-    def __init__(self, lines: Sequence[str], sources: Sequence[_Index]) -> None:
-        self.lines = lines
+    def __init__(self, text: Lines, sources: Sequence[Lines]) -> None:
+        self.lines = text.lines
         self.style: Style | None = None
-        self._numbered = [Numbered.read(line) for line in lines]
+        self._bodies = text.bodies
         self._sources = sources
 
     def longest(self, position: int) -> _Match:
         """Return the longest block from a position on that is held; of length 0 where that does not pay."""
-        numbered, line = self._numbered[position], self.lines[position]
-        body = line if numbered is None else numbered.body
+        body = self._bodies[position]
         if len(body) < MIN_BODY:
             return _NO_MATCH
         best = max(self._matches(position, body), key=lambda match: match.chars, default=_NO_MATCH)
         if best.chars < MIN_CHARS:
             return _NO_MATCH
-        if best.number.isdecimal() and self.style is None and numbered is not None:
-            self.style = numbered.style
+        if self.style is None and best.number.isdecimal():
+            numbered = Numbered.read(self.lines[position])
+            self.style = None if numbered is None else numbered.style
         return best
 
     def _matches(self, position: int, body: str) -> Iterator[_Match]:
-        numbered = self._numbered[position]
-        for source, index in enumerate(self._sources):
-            for there in index.places.get(body, ()):
-                if self.lines[position] == index.lines[there]:
-                    yield self._match(position, source, there, index.lines, "")
-                if numbered is None:
-                    yield self._match(position, source, there, index.bodies, "-")
-                elif self.style in {None, numbered.style} or self._spells(position, numbered):
-                    yield self._renumbered(position, source, there, index.bodies)
+        places = [
+            (source, index, there) for source, index in enumerate(self._sources) for there in index.places.get(body, ())
+        ]
+        numbered = Numbered.read(self.lines[position]) if places else None
+        for source, index, there in places:
+            if self.lines[position] == index.lines[there]:
+                yield self._match(position, source, there, index.lines, "")
+            if numbered is None:
+                yield self._match(position, source, there, index.bodies, "-")
+            elif self.style in {None, numbered.style} or self._spells(position, numbered):
+                yield self._renumbered(position, numbered, source, there, index.bodies)
 
     def _spells(self, position: int, numbered: Numbered) -> bool:
         return self.style is not None and self.lines[position] == self.style.spell(numbered.number) + numbered.body
@@ -244,11 +270,8 @@ class _Finder:
             position, there = position + 1, there + 1
         return _Match(source, first, position - start, chars, number)
 
-    def _renumbered(self, position: int, source: int, there: int, held: Sequence[str]) -> _Match:
+    def _renumbered(self, position: int, begins: Numbered, source: int, there: int, held: Sequence[str]) -> _Match:
         """Return the block of lines that stand there behind any numbers, and are numbered one by one here."""
-        begins = self._numbered[position]
-        if begins is None:  # pragma: no cover  (only numbered lines are looked up here)
-            return _NO_MATCH
         style, first, start, chars = self.style or begins.style, there, position, 0
         while position < len(self.lines) and there < len(held):
             line = self.lines[position]
