@@ -154,7 +154,12 @@ def test_with_the_extra_the_model_is_loaded_beside_the_calls_and_then_used(servi
 
 def test_what_is_cut_for_good_is_judged_by_the_same_model(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     judged: list[object] = []
-    monkeypatch.setattr(Gate, "check", lambda self, _: judged.append(self) or (Verdict(accepted=False), None))
+
+    def refuse(gate: Gate, _outcome: object) -> tuple[Verdict, None]:
+        judged.append(gate)
+        return Verdict(accepted=False), None
+
+    monkeypatch.setattr(Gate, "check", refuse)
     monkeypatch.setattr("apportion.compression.strategies.gated.is_installed", lambda: True)
     text = "\n\n".join(f"Paragraph {n} tells of the year {1800 + n} in the old town of Ulm." for n in range(80))
     for _ in range(2):
