@@ -93,7 +93,7 @@ class Gate:
         clock: Tells the seconds.
 
     Attributes:
-        failure: What was wrong with the model when it was warmed up, or `None`.
+        failure: What was wrong with the model when it was last used, or `None`.
 
     Raises:
         InputError: A limit is outside [0, 1].
@@ -232,7 +232,13 @@ class Gate:
             if self.seconds is not None and self._clock() - start >= self.seconds:
                 self.ingest.add(original)
                 raise NotValidatedError(f"not yet: {len(missing) - nth} vectors are missing", hint="Ask again later.")
-            self.vectors.of(text)
+            try:
+                self.vectors.of(text)
+            except Exception as error:
+                self.failure = _said(error)
+                raise
+        if missing:
+            self.failure = None
         return len(missing)
 
 

@@ -299,7 +299,7 @@ def test_every_decision_is_told_with_its_reasons_and_no_content() -> None:
 
 
 @pytest.mark.parametrize("ahead", [False, True])
-def test_what_was_sent_is_kept_by_the_end_of_the_session_or_said_to_be_missing(ahead: bool) -> None:
+def test_what_was_sent_is_kept_by_the_end_of_the_session_or_said_to_be_missing(*, ahead: bool) -> None:
     told: list[dict[str, object]] = []
 
     class Listener:
