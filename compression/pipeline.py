@@ -121,6 +121,11 @@ class Composite(BaseStrategy, ABC):
         self.strategies = tuple(strategies)
         self.name = name
 
+    @property
+    def leaves(self) -> dict[str, Strategy]:
+        """Those that it is made of, and those that these are made of, by name."""
+        return _leaves(self.strategies)
+
     @abstractmethod
     def execute(self, item: Item, target_tokens: int | None, query: Query) -> Outcome:
         """Make an item shorter."""

@@ -1,17 +1,23 @@
 """What sessions tell while they run: decisions with their reasons, and what was used beside what was allocated.
 
 Events are mappings with their kind under `kind` (`session`, `step`, `usage`, `action`, `expansion`, `degraded`). They
-hold names, numbers and reasons, and no content.
+hold names, numbers and reasons, and no content: what a piece was and what was sent for it goes to the store of
+originals, where the user keeps one, and the event names both by their handles.
 """
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from apportion.records import Action
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from apportion.compression.store import HandleStore
     from apportion.planner.live import SentItem
     from apportion.planner.steps import Step
     from apportion.records import Usage
@@ -24,17 +30,40 @@ class Telemetry(Protocol):
         """Take one event."""
 
 
+class Changed(NamedTuple):
+    """A piece that is sent otherwise than whole.
+
+    Attributes:
+        original: What it was.
+        sent: What is sent.
+        before: Visible tokens of what it was.
+        after: Visible tokens of what is sent.
+        steps: Strategies that made it, in their order; none where it is a stub or a reference.
+    """
+
+    original: str
+    sent: SentItem
+    before: int
+    after: int
+    steps: tuple[str, ...] = ()
+
+
 class Teller:
     """Tells events of one session, and lets no failure of telemetry into the way of the work.
 
     Args:
         telemetry: Takes the events; `None`: nobody does.
         workflow: Name of the session.
+        store: Keeps what changed pieces were and what was sent for them, so that it can be looked at again; `None`:
+            that is not kept.
     """
 
-    def __init__(self, telemetry: Telemetry | None, workflow: str) -> None:
+    def __init__(self, telemetry: Telemetry | None, workflow: str, store: HandleStore | None = None) -> None:
         self._telemetry = telemetry
         self._workflow = workflow
+        self._store = store
+        self._waiting: deque[tuple[Step, Changed]] = deque()
+        self._keeping = threading.Lock()
 
     @property
     def heard(self) -> bool:
@@ -71,18 +100,49 @@ class Teller:
         for reason in step.degraded:
             self.tell("degraded", agent=step.agent, run_id=step.run_id, component="planner", reason=reason)
 
-    def action(self, step: Step, sent: SentItem, before: int, after: int) -> None:
-        """Tell that a piece is sent otherwise than before."""
-        handle = None if sent.handle is None else str(sent.handle)
+    def action(self, step: Step, changed: Changed) -> None:
+        """Tell that a piece is sent otherwise than before: at once, or by the next `keep` where contents are kept."""
+        if self._telemetry is None:
+            return
+        if self._store is None or changed.sent.action is Action.KEEP:
+            handle = None if changed.sent.handle is None else str(changed.sent.handle)
+            self._tell_action(step, changed, handle, None)
+        else:
+            self._waiting.append((step, changed))
+
+    @property
+    def keeps(self) -> bool:
+        """Whether changed pieces wait to be kept and told of."""
+        return bool(self._waiting)
+
+    def keep(self) -> None:
+        """Keep the changed pieces that wait, and tell of them; it takes a write to the store for each. Never raises."""
+        with self._keeping:
+            while self._waiting:
+                step, changed = self._waiting.popleft()
+                handle = None if changed.sent.handle is None else str(changed.sent.handle)
+                original, shown = handle, None
+                try:
+                    assert self._store is not None
+                    original = str(self._store.put(changed.original.encode("utf-8", "surrogatepass")))
+                    shown = str(self._store.put(changed.sent.content.encode("utf-8", "surrogatepass")))
+                except Exception as error:  # noqa: BLE001  (the work is done; what was sent is not looked at again)
+                    reason = f"what was sent is not kept: {type(error).__name__}: {error}"
+                    self.tell("degraded", agent=step.agent, run_id=step.run_id, component="originals", reason=reason)
+                self._tell_action(step, changed, original, shown)
+
+    def _tell_action(self, step: Step, changed: Changed, original: str | None, shown: str | None) -> None:
         self.tell(
             "action",
             agent=step.agent,
             run_id=step.run_id,
             number=step.number,
-            action=sent.action.value,
-            tokens_before=before,
-            tokens_after=after,
-            original=handle,
+            action=changed.sent.action.value,
+            strategy="+".join(changed.steps) or None,
+            tokens_before=changed.before,
+            tokens_after=changed.after,
+            original=original,
+            shown=shown,
         )
 
     def usage(self, step: Step, usage: Usage, *, stage: int, usd: float | None, saved_usd: float | None) -> None:

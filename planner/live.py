@@ -393,6 +393,11 @@ class LiveRun:
         """Return the visible tokens of a piece as it is sent."""
         return int(self.prompt.column("visible")[row])
 
+    def steps(self, row: int) -> tuple[str, ...]:
+        """Return the names of the strategies that made what is sent for a piece, where strategies made it."""
+        form = self._shorter.get((row, self._sent[row].action))
+        return () if form is None else form.steps
+
     def size_of(self, row: int) -> Size:
         """Return the size of a piece as it was given."""
         return self._sizes.of(self._items[row].content, self._counter)

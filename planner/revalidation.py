@@ -12,11 +12,15 @@ were before sending. Nothing is taken on trust but the record itself.
 from __future__ import annotations
 
 from enum import StrEnum
+from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
+import re2
+
 from apportion.compression.markers import Markers
-from apportion.compression.pipeline import Lossless, apply
-from apportion.compression.strategies.types import Item, Query
+from apportion.compression.pipeline import Lossless, apply, restore
+from apportion.compression.store import Handle
+from apportion.compression.strategies.types import Gap, Item, Outcome, Query, Span
 from apportion.compression.validation.check import check
 from apportion.errors import ApportionError
 from apportion.records import Action
@@ -32,6 +36,10 @@ if TYPE_CHECKING:
 
 _WHOLLY_BEHIND = frozenset({Action.MASK, Action.REFERENCE})
 """Actions that leave a note in the place of the whole piece: constraints may hide behind its handle."""
+
+
+_HOLDS_ALL = frozenset({Action.STRUCTURE, Action.REFERENCE})
+"""Actions whose result shows all of a piece, or where it stands: nothing is lost where the original is not kept."""
 
 
 class State(StrEnum):
@@ -121,18 +129,25 @@ def _piece(event: LiveEvent, originals: HandleStore | None, compare: Callable[[b
     handle, shown_handle = event.data.get("original"), event.data.get("shown")
     if not isinstance(handle, str):
         return piece
+    gone = State.UNCHECKED if action in _HOLDS_ALL else State.GONE
     if originals is None:
-        return piece._replace(state=State.GONE, reasons=("there is no store of originals",))
+        return piece._replace(state=gone, reasons=("there is no store of originals",))
     try:
         original = originals.expand(handle)
-        shown = originals.expand(shown_handle) if isinstance(shown_handle, str) else None
     except ApportionError as error:
-        return piece._replace(state=State.GONE, reasons=(error.message,))
-    if shown is None:
+        return piece._replace(state=gone, reasons=(error.message,))
+    if not isinstance(shown_handle, str):
         return piece._replace(state=State.RECOVERABLE)
+    try:
+        shown = originals.expand(shown_handle)
+    except ApportionError as error:
+        return piece._replace(state=State.RECOVERABLE, reasons=(f"what was sent: {error.message}",))
     wholly = action in _WHOLLY_BEHIND
-    if action == Action.STRUCTURE and _made_again(original) == shown:  # with proof by inverse
+    shown = _undone(shown, event.data.get("strategy"))
+    if action == Action.STRUCTURE and (shown == original or _made_again(original) == shown):  # with proof by inverse
         found = check(original, shown, proved=True)
+    elif (gaps := _gaps(original, shown)) is not None:
+        found = check(original, shown, gaps=gaps, recoverable=original)
     else:
         markers = (shown,) if wholly else _markers(original, shown)
         found = check(original, shown, markers=markers, recoverable=original, constraints_may_hide=wholly)
@@ -150,6 +165,40 @@ def _state(found: Check, *, wholly: bool) -> State:
     if found.proved or not (found.lost or found.new or found.lost_constraints):
         return State.ACCEPTED if found or wholly else State.RECOVERABLE
     return State.REJECTED
+
+
+def _undone(shown: bytes, strategy: object) -> bytes:
+    """Return what was shown, written as it was before the steps that lose nothing: they are undone from it alone."""
+    leaves = Lossless().leaves
+    steps = tuple(step for step in strategy.split("+") if step in leaves) if isinstance(strategy, str) else ()
+    try:
+        return restore(Outcome(shown, shown, 0, 0, steps), leaves.values())
+    except Exception:  # noqa: BLE001  (it was not made by these steps, whatever the record says: it is taken as it is)
+        return shown
+
+
+def _gaps(original: bytes, shown: bytes) -> tuple[Gap, ...] | None:
+    """Return the gaps of which markers tell, or `None` where filling them in would not give the original again."""
+    markers = Markers.for_content(original)
+    if markers is None:
+        return None
+    says = re2.compile(rf"\[{markers.nonce}: lines? (\d{{1,9}})(?:-(\d{{1,9}}))? left out[^\]\n]*\] *".encode())
+    starts = [0, *accumulate(len(line) + 1 for line in original.split(b"\n"))]
+    handle = Handle.of(original)
+    gaps: list[Gap] = []
+    filled: list[bytes] = []
+    for line in shown.split(b"\n"):
+        told = says.fullmatch(line)
+        if told is None:
+            filled.append(line)
+            continue
+        first, last = int(told[1]), int(told[2] or told[1])
+        if not 1 <= first <= last < len(starts):
+            return None
+        span = Span(starts[first - 1], min(starts[last], len(original)))
+        gaps.append(Gap(span, handle, "", told[0]))
+        filled.append(original[span.start : span.end].removesuffix(b"\n"))
+    return tuple(gaps) if gaps and b"\n".join(filled) == original else None
 
 
 def _made_again(original: bytes) -> bytes:

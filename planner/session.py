@@ -97,6 +97,8 @@ class Planner:
     ) -> None:
         self.options = options or PlanOptions()
         self.store = HandleStore() if store is None else store
+        self.kept = store
+        """Where telemetry keeps what was sent: a store that the user has given, or `None`."""
         self.ledger = ledger
         self.clock = clock
         self.timer = timer
@@ -520,5 +522,6 @@ class Session(SessionCore):
             for opened in list(self._open.values()) if pending != "expire" else ():
                 with suppress(ApportionError):  # the lease runs out then
                     self._end(opened, used=pending == "used")
+            self._teller.keep()
             self._teller.tell("session", status="ended")
             self._lock.notify_all()

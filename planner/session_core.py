@@ -12,7 +12,7 @@ from apportion.errors import BudgetExhaustedError, InfeasiblePlanError, InputErr
 from apportion.planner.booking import Open, use_of
 from apportion.planner.budgets.solver import solve_budget
 from apportion.planner.checkpoint import Checkpoint, SavedStep, read_request, saved_request
-from apportion.planner.events import Teller
+from apportion.planner.events import Changed, Teller
 from apportion.planner.exhaustion import Queue
 from apportion.planner.forms import Forms
 from apportion.planner.governor import NUSD, Governor, Grant, Lack
@@ -66,7 +66,7 @@ class SessionCore:
         self._planner = StandingPlanner(options, solve=solve_budget, ahead=planner.ahead is not None)
         self._governor = Governor(workflow, self._planner, ledger=planner.ledger, timer=planner.timer)
         self._watchdog = Watchdog(planner.watchdog, planner.timer)
-        self._teller = Teller(planner.telemetry, workflow)
+        self._teller = Teller(planner.telemetry, workflow, planner.kept)
         self._clock = CacheClock()
         self._sizes = Sizes()
         shortens = options.allows(Feature.STRUCTURE) or options.level is not None
@@ -141,8 +141,12 @@ class SessionCore:
             **self._fields(granted),
         )
         if self._teller.heard:
+            items = run.items
             for row in {*(birth.row for birth in plan.births), *plan.masks.items.tolist()}:
-                self._teller.action(step, run.sent[row], run.size_of(row).visible, run.visible(row))
+                original, before, after = items[row].content, run.size_of(row).visible, run.visible(row)
+                self._teller.action(step, Changed(original, run.sent[row], before, after, run.steps(row)))
+            if self._teller.keeps:
+                self._teller.keep() if self._home.ahead is None else self._home.ahead.do(self._teller.keep)
         return self._begun(step, Open(step, self._stage, granted.tariff, run, ask))
 
     def _planned(self, request: Request) -> tuple[LiveRun, Invocation, InvocationPlan]:

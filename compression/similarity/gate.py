@@ -19,6 +19,7 @@ Coverage is necessary and not sufficient: no embedding sees a changed number or 
 from __future__ import annotations
 
 import time
+from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.compression.similarity.alignment import chunks_with_rest
@@ -26,7 +27,7 @@ from apportion.compression.similarity.chunks import chunks_of
 from apportion.compression.similarity.vectors import Ingest, Vectors, chunk_text
 from apportion.compression.strategies.types import Span, Verdict
 from apportion.embeddings import EXTRA, SentenceModel, is_installed
-from apportion.errors import InputError, MissingExtraError
+from apportion.errors import ApportionError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -62,6 +63,19 @@ class Coverage(NamedTuple):
     embedded: int
 
 
+class Warmth(StrEnum):
+    """Whether meaning can be compared at once."""
+
+    READY = "ready"
+    """It can."""
+    LOADING = "loading"
+    """The model is being loaded, or is loaded when it is first needed."""
+    NOT_INSTALLED = "not installed"
+    """The extra `semantic` is missing."""
+    FAILED = "failed"
+    """The model cannot be loaded, or gives no vectors."""
+
+
 class NotValidatedError(InputError):
     """A result was not compared with its original, so it cannot be accepted."""
 
@@ -77,6 +91,9 @@ class Gate:
         seconds: Time that making vectors may take in one check; `None`: as long as it takes. What cannot be compared in
             that time is not validated yet: it is refused, and had embedded in the background for the next time.
         clock: Tells the seconds.
+
+    Attributes:
+        failure: What was wrong with the model when it was last used, or `None`.
 
     Raises:
         InputError: A limit is outside [0, 1].
@@ -101,7 +118,29 @@ class Gate:
         self.least = least
         self.visible = visible
         self.seconds = seconds
+        self.failure: str | None = None
         self._clock = clock
+
+    @property
+    def warmth(self) -> Warmth:
+        """Whether meaning can be compared at once."""
+        if self.failure is not None:
+            return Warmth.FAILED
+        if self.vectors.embedder.ready:
+            return Warmth.READY
+        if isinstance(self.vectors.embedder, SentenceModel) and not is_installed():
+            return Warmth.NOT_INSTALLED
+        return Warmth.FAILED if self.ingest.failed else Warmth.LOADING
+
+    def warm_up(self) -> str | None:
+        """Load the model now, and return what is wrong with it, or `None`; takes seconds, and never raises."""
+        try:
+            self.vectors.of("warm")
+        except Exception as error:  # noqa: BLE001  (whatever it is, results are refused for it and it is said)
+            self.failure = _said(error)
+        else:
+            self.failure = None
+        return self.failure
 
     def check(self, result: Outcome) -> tuple[Verdict, Coverage | None]:
         """Say whether a result may be sent, and how much of its original it covers; never raises.
@@ -181,6 +220,9 @@ class Gate:
         if len(texts) > 2 * MAX_CHUNKS:
             raise NotValidatedError(f"{len(texts) // 2} chunks are too many to compare", hint="Shorten it in parts.")
         if self.seconds is not None and not self.vectors.embedder.ready:
+            failure = self.failure or self.ingest.error
+            if failure is not None:
+                raise NotValidatedError(f"the model cannot be loaded: {failure}")
             self.vectors.embedder.warm()
             self.ingest.add(original)
             raise NotValidatedError("not yet: the model is being loaded", hint="Ask again later.")
@@ -190,7 +232,13 @@ class Gate:
             if self.seconds is not None and self._clock() - start >= self.seconds:
                 self.ingest.add(original)
                 raise NotValidatedError(f"not yet: {len(missing) - nth} vectors are missing", hint="Ask again later.")
-            self.vectors.of(text)
+            try:
+                self.vectors.of(text)
+            except Exception as error:
+                self.failure = _said(error)
+                raise
+        if missing:
+            self.failure = None
         return len(missing)
 
 
@@ -228,3 +276,8 @@ def _survivals(original: bytes, gaps: Sequence[Span]) -> Iterator[_Survival]:
 def _worth(survived: str) -> str:
     """Return what survived of a chunk, or nothing where it is marks alone."""
     return survived if any(map(str.isalnum, survived)) else ""
+
+
+def _said(error: Exception) -> str:
+    """Say what went wrong: in our own words where it is ours."""
+    return str(error) if isinstance(error, ApportionError) else f"{type(error).__name__}: {error}"

@@ -10,6 +10,7 @@ A vector is known by the hash of its text and that of the model, so another mode
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from collections import OrderedDict
@@ -76,12 +77,17 @@ class Vectors:
 
         Raises:
             MissingExtraError: sentence-transformers or the weights are not installed.
-            InputError: The model cannot be loaded.
+            InputError: The model cannot be loaded, or makes no vector but NaN or nothing.
         """
         key = (self.embedder.digest, _hash(text))
         found = self._get(key)
         if found is None:
             found = self.embedder.embed([text])[0]
+            if not _is_vector(found):
+                raise InputError(
+                    f"the embedding model {self.embedder.name!r} has made no vector of a text, but {found[:3]}...",
+                    hint="Use another model: nothing can be compared with this one.",
+                )
             self._put(key, found)
         return found
 
@@ -185,3 +191,9 @@ def chunk_text(chunk: bytes) -> str:
 
 def _hash(text: str) -> bytes:
     return xxhash.xxh3_128_digest(text.encode("utf-8", "surrogatepass"))
+
+
+def _is_vector(found: NDArray[np.float32]) -> bool:
+    """Say whether a vector has a direction: every number is one, and not all are 0."""
+    size = float(found @ found)
+    return 0.0 < size < math.inf  # false for NaN, too

@@ -57,6 +57,24 @@ def test_lines_left_out_behind_markers_are_accepted_and_the_facts_behind_them_co
     assert found.visible_facts < found.facts == found.recoverable_facts
 
 
+def test_a_cut_that_is_written_otherwise_is_undone_and_proved(store: SqliteHandleStore) -> None:
+    long = b"".join(
+        b"12:00:%02d INFO worker-%d finished job %d in %d ms\n" % (n % 60, n % 7, n, 3 * n) for n in range(300)
+    )
+    outcome = apply(recoverable("recoverable_85", store), Item(long), Query(task="worker-3", can_expand=True))
+    assert len(outcome.steps) > 1
+    fields = {"original": str(store.put(long)), "strategy": "+".join(outcome.steps)}
+    found = piece(store, "select", shown=str(store.put(outcome.content)), **fields)
+    assert found.state is State.ACCEPTED
+    assert found.visible_facts is not None
+    assert found.facts is not None
+    assert found.visible_facts < found.facts == found.recoverable_facts
+    for before, after in ((b"lines 6", b"lines 7"), (b"finished", b"failed")):
+        forged = outcome.content.replace(before, after, 1)
+        assert forged != outcome.content
+        assert piece(store, "select", shown=str(store.put(forged)), **fields).state is not State.ACCEPTED
+
+
 def test_a_lossless_form_is_proved_anew(store: SqliteHandleStore) -> None:
     outcome = apply(Lossless(), Item(TABLE), Query())
     assert outcome.changed
@@ -88,6 +106,18 @@ def test_an_original_alone_must_be_there_and_whole(store: SqliteHandleStore) -> 
         connection.execute("UPDATE originals SET content = x'00'")
     found = piece(store, "mask", original=handle)
     assert (found.state, "damaged" in found.reasons[0]) == (State.GONE, True)
+
+
+def test_what_was_sent_and_is_gone_leaves_the_way_back(store: SqliteHandleStore) -> None:
+    handle = str(store.put(LOG))
+    found = piece(store, "select", original=handle, shown="h:00000000")
+    assert (found.state, found.reasons) == (State.RECOVERABLE, ("what was sent: unknown handle '00000000'",))
+
+
+def test_a_form_that_shows_all_loses_nothing_when_its_original_is_not_kept(store: SqliteHandleStore) -> None:
+    for action in ("structure", "reference"):
+        assert piece(store, action, original="h:00000000").state is State.UNCHECKED
+        assert piece(None, action, original="h:00000000").state is State.UNCHECKED
 
 
 def test_a_form_of_which_nothing_was_kept_says_so(store: SqliteHandleStore) -> None:

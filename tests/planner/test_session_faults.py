@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from apportion.compression.store import Handle, HandleStore
 from apportion.errors import InputError, LedgerError, StoreError
 from apportion.planner.budgets import solver
 from apportion.planner.forms import Forms
@@ -295,3 +296,35 @@ def test_every_decision_is_told_with_its_reasons_and_no_content() -> None:
     assert action["action"] == "structure"
     assert int(str(action["tokens_before"])) > int(str(action["tokens_after"]))
     assert "line of a file" not in repr(told)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_what_was_sent_is_kept_by_the_end_of_the_session_or_said_to_be_missing(*, ahead: bool) -> None:
+    told: list[dict[str, object]] = []
+
+    class Listener:
+        def record(self, event: Mapping[str, object]) -> None:
+            told.append(dict(event))
+
+    class Full(HandleStore):
+        def put(self, content: bytes) -> Handle:
+            if full:
+                raise StoreError("the disk is full")
+            return super().put(content)
+
+    store, full = Full(), False
+    planner = Planner(telemetry=Listener(), store=store, ahead=ahead)
+    for full in (False, True):
+        told.clear()
+        with planner.session(f"w{full}") as session:
+            assert session.before("main", TASK, model=MODEL).runs
+        (action,) = [event for event in told if event["kind"] == "action"]
+        reasons = [event["reason"] for event in told if event["kind"] == "degraded"]
+        if full:
+            assert (action.get("original"), action.get("shown")) == (None, None)
+            assert reasons == ["what was sent is not kept: StoreError: the disk is full"]
+        else:
+            assert store.expand(str(action["original"])).decode() == TASK[1].content
+            assert store.expand(str(action["shown"])) != store.expand(str(action["original"]))
+            assert not reasons
+        assert "line of a file" not in repr(told)

@@ -19,6 +19,7 @@ from apportion.planner.doors.cli._numbers import whole_number
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from apportion.compression.similarity.gate import Gate
     from apportion.compression.sqlite_store import SqliteHandleStore
     from apportion.compression.store import HandleStore
     from apportion.compression.strategies.types import Outcome, Strategy
@@ -87,18 +88,20 @@ def _print_strategies() -> None:
     raise typer.Exit
 
 
-def chosen(names: Sequence[str] | None, level: str | None, store: HandleStore) -> Strategy:
+def chosen(names: Sequence[str] | None, level: str | None, store: HandleStore, *, gate: Gate | None = None) -> Strategy:
     """Return the strategy that was asked for; several are applied one after the other.
 
     Args:
         names: Strategies or levels by name.
         level: A level by name, instead.
         store: Where originals of what is left out go.
+        gate: Judges what is cut for good; `None`: each strategy has its own.
 
     Raises:
         InputError: There is no such strategy or level, or both were given.
     """
     from apportion.compression import pipeline
+    from apportion.compression.strategies.gated import GatedStrategy
     from apportion.planner.report.figures import plain
 
     if names and level is not None:
@@ -113,7 +116,10 @@ def chosen(names: Sequence[str] | None, level: str | None, store: HandleStore) -
         if name in pipeline.LEVELS:
             found.append(pipeline.recoverable(name, store))
         elif name in known:
-            found.append(known[name])
+            strategy = known[name]
+            if gate is not None and isinstance(strategy, GatedStrategy):  # it was made anew, with our store
+                strategy.gate = gate
+            found.append(strategy)
         else:
             raise InputError(f"there is no strategy '{plain(name)}'", hint=_nearest(name, [*known, *pipeline.LEVELS]))
     return found[0] if len(found) == 1 else pipeline.Chain(found, name="+".join(one.name for one in found))

@@ -79,6 +79,13 @@ def serve_command(
             help="The ledger; none: sessions know only their own budgets. Default: beside the telemetry store.",
         ),
     ] = None,
+    embeddings: Annotated[
+        bool,
+        typer.Option(
+            "--embeddings/--no-embeddings",
+            help="Keep the model by which meaning is compared warm, where the extra semantic is installed.",
+        ),
+    ] = True,
 ) -> None:
     """Keep a planner ready for orchestrators and hooks, over HTTP."""
     _require_extra()
@@ -95,7 +102,7 @@ def serve_command(
     token = token_of(file)
     typer.echo(f"bearer token in {file}" if known else f"bearer token (in {file}, shown once): {token}", err=True)
     with ExitStack() as opened:
-        service = Service(_maker(opened, store, ledger))
+        service = Service(_maker(opened, store, ledger), embeddings=embeddings)
         serve(
             service,
             token=token,

@@ -166,6 +166,7 @@ def _as_json(found: Check, coverage: Coverage | None, reasons: Sequence[str]) ->
         "constraints": found.constraints,
         "similarity": None if coverage is None else coverage.mean,
         "least_similarity": None if coverage is None else coverage.minimum,
+        "similarity_reason": NOT_MEASURED if coverage is None else None,
         "lost": found.lost,
         "new": found.new,
         "lost_associations": found.lost_associations,

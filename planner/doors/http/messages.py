@@ -32,12 +32,15 @@ class Health(Message):
         version: Of apportion.
         sessions: How many are open.
         degraded: What is not as it should be, in words.
+        warm: State of what is loaded in the background: of the `planner` (solver, tables, trained models) and of the
+            `embeddings`, by which meaning is compared: `"ready"`, `"loading"`, `"failed"`, `"not installed"`, `"off"`.
     """
 
     status: str
     version: str
     sessions: int
     degraded: list[str]
+    warm: dict[str, str]
 
 
 class OpenSession(Message):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apportion.planner.doors.http import messages
-from apportion.planner.doors.mcp.arguments import PlanArguments
-from apportion.planner.doors.mcp.results import PlanResult
+from apportion.planner.doors.mcp.arguments import PlanArguments, ValidateArguments
+from apportion.planner.doors.mcp.results import PlanResult, ValidateResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -92,6 +92,14 @@ OPERATIONS: tuple[Operation, ...] = (
         lambda service, given, _path: service.plan(given),
         PlanArguments,
         PlanResult,
+    ),
+    Operation(
+        "POST",
+        "/v1/validate",
+        "Compare a shortened text with its original: facts, constraints, similarity",
+        lambda service, given, _path: service.validate(given),
+        ValidateArguments,
+        ValidateResult,
     ),
     Operation(
         "POST",

@@ -72,3 +72,7 @@ def _warm(service: Service) -> None:
     except Exception as error:  # noqa: BLE001  (whatever it is, the server answers)
         service.degraded.append(f"warming up failed: {type(error).__name__}")
     service.warm = True
+    try:
+        service.warm_embeddings()
+    except Exception as error:  # noqa: BLE001  (as above: sessions need no embeddings)
+        service.degraded.append(f"embeddings are not loaded: {type(error).__name__}")

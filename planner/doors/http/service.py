@@ -34,13 +34,18 @@ class Service:
 
     Args:
         planner: Makes the sessions, or makes what does; that is done when it is first needed.
-        tools: Plans whole problems (`planner.doors.mcp.service.Service`); made when it is first needed.
+        tools: Plans whole problems and validates (`planner.doors.mcp.service.Service`); made when it is first needed.
+        embeddings: Whether the model by which meaning is compared is loaded before anybody asks for it.
     """
 
-    def __init__(self, planner: Planner | Callable[[], Planner], *, tools: Any = None) -> None:
+    def __init__(
+        self, planner: Planner | Callable[[], Planner], *, tools: Any = None, embeddings: bool = False
+    ) -> None:
         self._make = planner if callable(planner) else None
         self._planner = None if callable(planner) else planner
         self._making = threading.Lock()
+        self._making_tools = threading.Lock()
+        self.embeddings = embeddings
         self.warm = False
         self.degraded: list[str] = []
         self._tools = tools
@@ -58,17 +63,42 @@ class Service:
                 self._planner = self._make()
             return self._planner
 
+    @property
+    def tools(self) -> Any:
+        """What plans whole problems and validates."""
+        with self._making_tools:
+            if self._tools is None:
+                from apportion.planner.doors.mcp.service import Service as Tools
+
+                self._tools = Tools()
+            return self._tools
+
+    def warm_embeddings(self) -> None:
+        """Load the model by which meaning is compared, where it is wanted and installed; takes seconds."""
+        from apportion.compression.similarity.gate import Warmth
+
+        if self.embeddings and self.tools.gate.warmth is not Warmth.NOT_INSTALLED:
+            self.tools.gate.warm_up()
+
     def health(self) -> messages.Health:
         """Say whether the planner works."""
         from importlib.metadata import version
 
+        from apportion.compression.similarity.gate import Warmth
+
         ahead = None if self._planner is None else self._planner.ahead
         failed = [] if ahead is None or not ahead.failures else [f"{ahead.failures:,} pieces of background work failed"]
+        gate = None if self._tools is None else self._tools.gate
+        if gate is not None and gate.failure is not None:
+            failed.append(f"meaning cannot be compared, so nothing is cut for good: {gate.failure}")
+        loading, off = Warmth.LOADING.value, "off"
+        embeddings = off if not self.embeddings else loading if gate is None else gate.warmth.value
         return messages.Health(
             status="ok" if self.warm else "warming",
             version=version("apportion"),
             sessions=len(self._sessions),
             degraded=[*self.degraded, *failed],
+            warm={"planner": "ready" if self.warm else loading, "embeddings": embeddings},
         )
 
     # Sessions.
@@ -225,12 +255,15 @@ class Service:
         Raises:
             InputError: The problem cannot be used.
         """
-        with self._lock:
-            if self._tools is None:
-                from apportion.planner.doors.mcp.service import Service as Tools
+        return self.tools.plan(given)
 
-                self._tools = Tools()
-        return self._tools.plan(given)
+    def validate(self, given: Any) -> Any:
+        """Compare a shortened text with its original; see `validate_compression` of the MCP server.
+
+        Raises:
+            InputError: A text is too long.
+        """
+        return self.tools.validate(given)
 
     def close(self) -> None:
         """Close all sessions: calls that have not come back count as used, because what nobody knows is not free."""

@@ -72,7 +72,7 @@ TOOLS = {
             read_only=True, idempotent=True, untrusted=("rows", "facts.missing"),
         ),
         ToolEntry(
-            "validate_compression", "Check a shortened text against its original: facts lost and new.",
+            "validate_compression", "Check a shortened text against its original: facts lost and new, similarity.",
             arguments.ValidateArguments, results.ValidateResult, Service.validate,
             read_only=True, idempotent=True,
             untrusted=("reasons", "lost", "new", "lost_constraints", "lost_passages", "new_passages", "negations"),

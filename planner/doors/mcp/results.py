@@ -101,7 +101,10 @@ class ValidateResult(Record):
         reasons: Why not.
         facts: Distinct facts of the original.
         visible_facts: Those that the compressed text shows.
-        similarity: Of the meanings, in [-1, 1]; `None` where nothing measures it.
+        similarity: How much of the meaning of the original is covered, chunk by chunk, in [0, 1]; `None` where it was
+            not measured.
+        least_similarity: Of the chunk that is covered least; `None` in the same case.
+        similarity_reason: Why it was not measured; `None` where it was.
         lost: Facts that are lost.
         new: Facts that the original does not have.
         lost_constraints: Sentences with must, never, only and the like that are lost.
@@ -116,6 +119,8 @@ class ValidateResult(Record):
     facts: int
     visible_facts: int
     similarity: float | None
+    least_similarity: float | None
+    similarity_reason: str | None
     lost: list[str]
     new: list[str]
     lost_constraints: list[str]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from apportion.compression.handoff import Party
     from apportion.compression.shared import SharedContexts
+    from apportion.compression.similarity.gate import Gate
     from apportion.compression.store import HandleStore
     from apportion.compression.strategies.types import Outcome
     from apportion.planner.doors.mcp import arguments
@@ -49,6 +50,10 @@ MAX_WORKFLOWS = 64
 HELD_S = 3_600
 """Seconds after which an agent that was sent nothing is taken to hold nothing."""
 
+SIMILARITY_S = 5.0
+"""Seconds that a call compares meaning at most: about 30 chunks of which a part is left. Vectors are kept, so what was
+not done in that time is done when the same is asked again."""
+
 NUSD = 10**9
 """Nano-dollars in a US dollar."""
 
@@ -67,15 +72,19 @@ class Service:
     Args:
         originals: File of the store of originals; `None`: beside the telemetry store.
         ledger: File or address of the ledger; `None`: `ledger.db` beside the telemetry store.
+        gate: Compares meaning; `None`: the default model, which no call waits for.
     """
 
-    def __init__(self, *, originals: Path | None = None, ledger: str | Path | None = None) -> None:
+    def __init__(
+        self, *, originals: Path | None = None, ledger: str | Path | None = None, gate: Gate | None = None
+    ) -> None:
         self._originals_path = originals
         self._ledger_address = ledger
         self._originals: HandleStore | None = None
         self._ledger: Ledger | None = None
         self._plans: OrderedDict[str, tuple[Problem, Plan]] = OrderedDict()
         self._workflows: OrderedDict[str, SharedContexts] = OrderedDict()
+        self._gate = gate
         self._opened = ExitStack()
         self._lock = threading.RLock()
 
@@ -142,14 +151,17 @@ class Service:
         )
 
     def validate(self, given: arguments.ValidateArguments) -> results.ValidateResult:
-        """Compare a compressed text with its original.
+        """Compare a compressed text with its original; meaning as far as a model for that is there by now.
 
         Raises:
             InputError: A text is too long.
         """
+        from apportion.compression.similarity.stated import state
         from apportion.compression.validation.check import check
 
-        found = check(_bytes("original", given.original), _bytes("compressed", given.compressed))
+        original, compressed = _bytes("original", given.original), _bytes("compressed", given.compressed)
+        found = check(original, compressed)
+        measured = state(original, compressed, self.gate)
         lists = {
             "lost": found.lost,
             "new": found.new,
@@ -163,7 +175,9 @@ class Service:
             reasons=_short(found.reasons),
             facts=found.facts,
             visible_facts=found.visible_facts,
-            similarity=None,  # nothing measures it yet for two free texts, and that is what is said
+            similarity=measured.similarity,
+            least_similarity=measured.least,
+            similarity_reason=measured.reason[:MAX_ENTRY] or None,
             counts={name: len(entries) for name, entries in lists.items()},
             **{name: _short(entries) for name, entries in lists.items()},
         )
@@ -305,13 +319,23 @@ class Service:
 
     # What is opened.
 
+    @property
+    def gate(self) -> Gate:
+        """What compares meaning: one for all calls, whose model is loaded in the background when it is first needed."""
+        from apportion.compression.similarity.gate import Gate
+
+        with self._lock:
+            if self._gate is None:
+                self._gate = Gate(seconds=SIMILARITY_S)
+            return self._gate
+
     def _outcome(self, given: arguments.CompressArguments, store: HandleStore | None) -> Outcome:
         from apportion.compression.pipeline import apply
         from apportion.compression.store import HandleStore
         from apportion.compression.strategies.types import Item, Query
 
         content = _bytes("content", given.content)
-        strategy = shared.chosen(given.strategies, None, HandleStore() if store is None else store)
+        strategy = shared.chosen(given.strategies, None, HandleStore() if store is None else store, gate=self.gate)
         query = Query(task=given.query, can_expand=given.can_expand)
         return apply(strategy, Item(content), query, target_tokens=given.target_tokens)
 

@@ -187,3 +187,58 @@ def test_a_text_without_gaps_is_compared_by_what_both_have_in_common() -> None:
     assert without_one.mean < reworded.mean < 1.0
     assert (reworded.whole, reworded.gone, len(embedder.texts)) == (len(chunks) - 1, 0, 2)
     assert gate.compare(TEXT, b"").mean == 0.0
+
+
+class Broken(Letters):
+    """An embedder that is asked for vectors and has none to give."""
+
+    def __init__(self, made: object, *, ready: bool = True) -> None:
+        super().__init__(ready=ready)
+        self.made = made
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        if isinstance(self.made, Exception):
+            raise self.made
+        return np.full((len(texts), 4), self.made, np.float32)
+
+    def warm(self) -> None:
+        """Never become ready."""
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (float("nan"), "has made no vector of a text"),
+        (0.0, "has made no vector of a text"),
+        (float("inf"), "has made no vector of a text"),
+        (MemoryError("no room"), "no room"),
+        (InputError("the weights are others", hint="Reinstall it"), "the weights are others. Reinstall it"),
+    ],
+)
+def test_what_makes_no_vectors_refuses_and_says_why(made: object, said: str) -> None:
+    gate = Gate(Vectors(Broken(made)))
+    for _ in range(2):  # nothing of it is remembered
+        verdict, coverage = gate.check(without(Span(10, 40)))
+        assert not verdict
+        assert coverage is None
+        assert said in (verdict.reason or "")
+    assert said in (gate.warm_up() or "")
+    assert gate.warmth == "failed"
+    assert not len(gate.vectors)
+
+
+def test_a_model_that_cannot_be_loaded_is_not_said_to_be_loading_for_ever() -> None:
+    gate = Gate(Vectors(Broken(InputError("the weights are others"), ready=False)), seconds=1.0)
+    assert gate.warmth == "loading"
+    first, _ = gate.check(without(Span(10, 40)))
+    assert "being loaded" in (first.reason or "")
+    assert gate.ingest.wait(10)
+    again, _ = gate.check(without(Span(10, 40)))
+    assert "the model cannot be loaded: InputError: the weights are others" in (again.reason or "")
+    assert gate.warmth == "failed"
+
+
+def test_warming_up_makes_ready() -> None:
+    gate = Gate(Vectors(Letters()))
+    assert gate.warm_up() is None
+    assert gate.warmth == "ready"

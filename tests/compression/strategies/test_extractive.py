@@ -222,3 +222,37 @@ def test_time_grows_with_the_text_and_not_faster(kind: str, growth: Callable[...
 
 def test_names_end_where_a_sentence_does() -> None:
     assert names_in("It was Ana. Bob of Ulm came, Eve left") == ["Ana", "Bob of Ulm", "Eve"]
+
+
+class Failing(Letters):
+    """An embedder that makes something else than vectors."""
+
+    def __init__(self, made: object) -> None:
+        self.made = made
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        if isinstance(self.made, Exception):
+            raise self.made
+        return np.full((len(texts), 4), self.made, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (float("nan"), "has made no vector of a text"),
+        (RuntimeError("out of memory"), "not validated: out of memory"),
+        (None, "needs the extra 'semantic'"),
+    ],
+)
+def test_a_cut_for_good_goes_back_to_the_original_where_nothing_can_compare_it(
+    made: object, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apportion.compression.strategies.gated.is_installed", lambda: False)
+    gate = Gate() if made is None else Gate(Vectors(Failing(made)))
+    item = Item(BRIDGES.encode())
+    outcome = apply(Extractive(gate=gate), item, Query(task="Who was Clara Winter?"), target_tokens=200)
+    assert outcome.content == item.content
+    assert not outcome.changed
+    assert any(said in reason for reason in outcome.reasons), outcome.reasons
+    good = apply(Extractive(gate=Gate(Vectors(Letters()), threshold=0.1)), item, Query(), target_tokens=200)
+    assert good.changed  # it is the embedder that makes the difference

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -35,72 +35,61 @@ def database(place: Path) -> Path:
     return place / "data" / "apportion" / "apportion.db"
 
 
-def run_session(database: Path, *, tell_shown: bool = True) -> None:
-    """Run a session with long results, and tell of each piece that is not sent whole."""
-    telemetry = Telemetry.to_store(database)
-    with telemetry, SqliteHandleStore(database.with_name(f"{database.name}.originals")) as originals:
-        planner = Planner(PlanOptions(select="recoverable_85"), store=originals)
+def turn(number: int) -> str:
+    return "".join(
+        f"12:{number:02}:{n % 60:02} INFO worker-{n % 7} finished job {n} in {n * 3} ms\n" for n in range(400)
+    )
+
+
+def run_session(database: Path, *, kept: bool = True) -> None:
+    """Run a session with long results that tells of itself."""
+    originals = SqliteHandleStore(database.with_name(f"{database.name}.originals"))
+    with Telemetry.to_store(database) as telemetry, originals:
+        options = PlanOptions(select="recoverable_85")
+        planner = Planner(options, store=originals if kept else None, telemetry=telemetry)
         with planner.session("release notes") as session:
             history = [ContextItem("Write the release notes: what did worker-3 do?")]
-            for turn in range(3):
-                text = "".join(
-                    f"12:{turn:02}:{n % 60:02} INFO worker-{n % 7} finished job {n} in {n * 3} ms\n" for n in range(400)
-                )
-                history.append(ContextItem(text, Kind.TOOL_RESULT, "Bash", f"t{turn}"))
+            table = json.dumps([{"name": f"worker-{n}", "jobs": n * 7} for n in range(60)], indent=1)
+            for number, text in enumerate([turn(0), turn(1), table, table]):
+                history.append(ContextItem(text, Kind.TOOL_RESULT, "Bash", f"t{number}"))
                 step = session.before("writer", history, model="claude-sonnet-4-5", expands=True)
-                for item, sent in zip(history, step.items, strict=True):
-                    if sent.handle is not None:
-                        fields: dict[str, Any] = {"original": str(originals.put(item.content.encode()))}
-                        if tell_shown:
-                            fields["shown"] = str(originals.put(sent.content.encode()))
-                        telemetry.record(
-                            {
-                                "kind": "action",
-                                "workflow": "release notes",
-                                "run_id": step.run_id,
-                                "number": step.number,
-                                "action": sent.action.value,
-                                **fields,
-                            }
-                        )
                 session.after(step, Usage(input_uncached=9_000, output=40), output="done")
-                telemetry.record(
-                    {
-                        "kind": "usage",
-                        "workflow": "release notes",
-                        "agent": "writer",
-                        "input_tokens": 9_000,
-                        "output_tokens": 40,
-                        "saved_tokens": step.saved_tokens,
-                    }
-                )
 
 
-def test_a_session_is_validated_from_its_originals(validate: Callable[..., Answer], database: Path) -> None:
+def test_what_a_session_has_sent_is_compared_with_its_originals(
+    validate: Callable[..., Answer], database: Path
+) -> None:
     run_session(database)
-    code, out, err = validate("release notes", "--json")
+    code, out, err = validate("release notes", "--json", "--no-similarity")
     data = json.loads(out)
     assert (code, data["sound"], data["recorded"]) == (0, True, "live"), err
-    assert data["pieces"]
-    assert set(data["states"]) <= {"accepted", "recoverable"}
-    assert all(piece["facts"] == piece["recoverable_facts"] > piece["visible_facts"] for piece in data["pieces"])
-    assert data["bill"]["calls"] == 3
+    assert {piece["action"] for piece in data["pieces"]} >= {"select", "structure", "reference"}
+    assert data["states"] == {"accepted": 4}
+    assert all(piece["facts"] == piece["recoverable_facts"] > 0 for piece in data["pieces"])
+    assert data["bill"]["calls"] == 4
     assert data["bill"]["saved_tokens"] > 0
-    code, out, _ = validate("rel")
+    code, out, _ = validate("rel", "--no-similarity")
     assert code == 0
     assert "session: release notes" in out
     assert max(map(len, out.splitlines())) <= 80
 
 
 def test_originals_that_are_gone_end_with_1(validate: Callable[..., Answer], database: Path) -> None:
-    run_session(database, tell_shown=False)
-    code, out, _ = validate("release notes")
-    assert code == 0
-    assert "recoverable" in out
+    run_session(database)
     database.with_name(f"{database.name}.originals").unlink()
     code, out, _ = validate("release notes")
     assert code == 1
     assert "there is no store of originals" in out
+
+
+def test_without_a_store_of_originals_nothing_is_kept(validate: Callable[..., Answer], database: Path) -> None:
+    run_session(database, kept=False)
+    with SqliteHandleStore(database.with_name(f"{database.name}.originals")) as originals:
+        assert len(originals) == 0
+    code, out, _ = validate("release notes", "--json")
+    states = json.loads(out)["states"]
+    assert set(states) <= {"gone", "unchecked"}
+    assert code == 1  # what is behind a handle went with the memory of the session
 
 
 def test_an_imported_workflow_is_planned_again_where_its_contents_were_kept(

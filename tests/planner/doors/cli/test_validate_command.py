@@ -68,6 +68,7 @@ def test_long_lists_are_cut_in_the_text_and_whole_in_the_json(run: Callable[...,
     found = json.loads((place / "found.json").read_text())
     assert len(found["lost"]) == 30
     assert (found["schema"], found["accepted"], found["similarity"]) == ("apportion.validate/1", False, None)
+    assert found["similarity_reason"] == "not measured: --min-similarity asks for it"
 
 
 def test_json_on_standard_output_stands_alone(run: Callable[..., Answer]) -> None:

@@ -9,17 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import jsonschema
+import numpy as np
 import pytest
 
+from apportion.compression.similarity.gate import Gate
+from apportion.compression.similarity.vectors import Vectors
 from apportion.planner.doors._guards import MAX_BODY_BYTES
 from apportion.planner.doors.http.openapi import description
 from apportion.planner.doors.http.operations import OPERATIONS, Operation
 from apportion.planner.doors.http.service import Service
+from apportion.planner.doors.mcp.service import Service as Tools
 from apportion.planner.ledger import Ledger
 from apportion.planner.session import Planner
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
 
 ROOT = Path(__file__).parents[4]
 TABLE = json.dumps([{"id": number, "state": "open", "value": number * 7919} for number in range(120)])
@@ -296,3 +302,50 @@ def test_malformed_messages_never_crash_the_application(client: Any) -> None:
     assert client.get("/health").status == 200
     assert sum(statuses.values()) > 0.9 * FUZZED
     assert {200, 404, 405, 422} <= set(statuses)
+
+
+class Broken:
+    """An embedder that is there and makes no vectors."""
+
+    name = digest = "broken"
+    ready = True
+
+    def __init__(self, made: object) -> None:
+        self.made = made
+
+    def warm(self) -> None:
+        """Be ready as it is."""
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        if isinstance(self.made, Exception):
+            raise self.made
+        return np.full((len(texts), 4), self.made, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [(float("nan"), "has made no vector of a text"), (OSError("weights are gone"), "weights are gone")],
+)
+def test_embeddings_that_fail_are_said_in_the_health_and_in_the_answer(client_of: Any, made: object, said: str) -> None:
+    gate = Gate(Vectors(Broken(made)), seconds=60.0)
+    service = Service(Planner(), tools=Tools(gate=gate), embeddings=True)
+    client = client_of(service)
+    assert client.get("/health").json["warm"] == {"planner": "loading", "embeddings": "ready"}
+    service.warm_embeddings()
+    health = client.get("/health").json
+    assert health["warm"]["embeddings"] == "failed"
+    assert said in health["degraded"][0]
+    texts = {"original": "The bridge is long. It is made of iron.", "compressed": "The bridge is long."}
+    found = client.post("/v1/validate", texts).json
+    assert (found["accepted"], found["similarity"]) == (False, None)
+    assert said in found["similarity_reason"]
+
+
+def test_without_the_extra_the_health_says_so_and_nothing_is_degraded(
+    client_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apportion.compression.similarity.gate.is_installed", lambda: False)
+    service = Service(Planner(), embeddings=True)
+    service.warm_embeddings()
+    health = client_of(service).get("/health").json
+    assert (health["warm"]["embeddings"], health["degraded"]) == ("not installed", [])

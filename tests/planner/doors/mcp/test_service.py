@@ -2,10 +2,16 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
+from apportion.compression.similarity.gate import Gate
+from apportion.compression.similarity.vectors import Vectors
+from apportion.compression.strategies.types import Verdict
+from apportion.embeddings import is_installed
 from apportion.errors import InputError, LedgerError, StoreError
 from apportion.planner.doors.mcp.arguments import (
     MAX_CONTENT_BYTES,
@@ -21,8 +27,10 @@ from apportion.planner.doors.mcp.arguments import (
 from apportion.planner.doors.mcp.service import SMALLEST_PROBLEM, Service
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 LOG = "".join(
     f"2026-01-01 10:00:{second:02} INFO worker {second % 3} finished in {second} ms\n" for second in range(60)
@@ -83,8 +91,82 @@ def test_a_lost_constraint_is_told(service: Service) -> None:
     assert found.lost_constraints == ["Never retry."]
     assert found.new == ["80"]
     assert found.counts["new"] == 1
-    assert found.similarity is None
     assert service.validate(ValidateArguments(original=LOG, compressed=LOG)).accepted
+
+
+PART = LOG.replace(" INFO", "")
+
+
+class Switched:
+    """An embedder that is ready when it is told to be, and sees nothing but lengths."""
+
+    name = digest = "lengths"
+    ready = False
+    waiting = 0
+
+    def warm(self) -> None:
+        self.waiting += 1
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        rows = np.array([[len(text), 100.0] for text in texts])
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+def test_meaning_is_not_compared_before_the_model_is_there_and_the_reason_is_said() -> None:
+    model = Switched()
+    with Service(gate=Gate(Vectors(model), seconds=60.0)) as service:
+        given = ValidateArguments(original=LOG, compressed=PART)
+        first = service.validate(given)
+        assert first.similarity is first.least_similarity is None
+        assert first.similarity_reason == "not measured: not yet: the model is being loaded. Ask again later."
+        assert model.waiting == 1
+        model.ready = True
+        found = service.validate(given)
+        assert found.similarity_reason is None
+        assert found.similarity is not None
+        assert found.least_similarity is not None
+        assert 0.5 < found.least_similarity <= found.similarity < 1
+
+
+def test_without_the_extra_the_reason_names_it(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("apportion.compression.similarity.gate.is_installed", lambda: False)
+    found = service.validate(ValidateArguments(original=LOG, compressed=PART))
+    assert found.similarity is None
+    assert "[semantic]" in (found.similarity_reason or "")
+    same = service.validate(ValidateArguments(original=LOG, compressed=LOG))
+    assert (same.similarity, same.similarity_reason) == (1.0, None)  # what is the same needs no model
+
+
+@pytest.mark.skipif(not is_installed(), reason="the extra 'semantic' is not installed")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_with_the_extra_the_model_is_loaded_beside_the_calls_and_then_used(service: Service) -> None:
+    given = ValidateArguments(original=LOG, compressed=PART)
+    assert "being loaded" in (service.validate(given).similarity_reason or "")
+    for thread in threading.enumerate():
+        if thread.name in {"apportion-embeddings", "apportion-ingest"}:
+            thread.join(60)
+            if service.gate.vectors.embedder.ready:
+                break
+    found = service.validate(given)
+    assert found.similarity is not None
+    assert found.similarity > 0.8
+
+
+def test_what_is_cut_for_good_is_judged_by_the_same_model(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[object] = []
+
+    def refuse(gate: Gate, _outcome: object) -> tuple[Verdict, None]:
+        judged.append(gate)
+        return Verdict(accepted=False), None
+
+    monkeypatch.setattr(Gate, "check", refuse)
+    monkeypatch.setattr("apportion.compression.strategies.gated.is_installed", lambda: True)
+    text = "\n\n".join(f"Paragraph {n} tells of the year {1800 + n} in the old town of Ulm." for n in range(80))
+    for _ in range(2):
+        given = CompressArguments(content=text, strategies=["extractive"], query="What of 1807?", target_tokens=100)
+        assert service.compress(given).content == text
+    assert judged
+    assert all(one is service.gate for one in judged)
 
 
 def test_lists_are_short_and_their_lengths_are_said(service: Service) -> None:
