@@ -13,7 +13,10 @@ import pytest
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 PAIRS = sorted(NOTEBOOKS.glob("*.ipynb"))
-LOGS = {"demand": ["ag2", "claude_code", "normalised", "openai_messages", "pi"], "replay": ["claude_code", "opencode", "pi"]}
+LOGS = {
+    "demand": ["ag2", "claude_code", "normalised", "openai_messages", "pi"],
+    "replay": ["claude_code", "opencode", "pi"],
+}
 """Folders of logs that are enough to see that a notebook runs; one that is not named here gets all of them."""
 
 SHOWN = {"demand": 11, "replay": 9, "what_if": 8}

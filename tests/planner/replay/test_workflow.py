@@ -103,7 +103,7 @@ def test_only_results_of_tools_and_agents_are_ever_replaced(replayed: WorkflowRe
 
 
 def long_result(word: str) -> str:
-    return "\n".join(line_of(word, number) for number in range(150))
+    return "\n".join(line_of(word, number) for number in range(250))
 
 
 def line_of(word: str, number: int) -> str:
@@ -266,12 +266,12 @@ def sessions() -> list[WorkflowLog]:
 
 @pytest.fixture(scope="module")
 def all_replayed(sessions: list[WorkflowLog]) -> Replays:
-    """Replay the sessions with a target and a limit of tokens, each pair of them once."""
+    """Replay the sessions with a target, or all but the first one with a limit of tokens: each of them once."""
 
     @cache
     def results(target: float | None, max_tokens: int | None) -> list[WorkflowResult]:
         options = PlanOptions(target_reduction=target, budget=Budget(max_tokens=max_tokens))
-        return [replay_workflow(log, options) for log in sessions]
+        return [replay_workflow(log, options) for log in (sessions if max_tokens is None else sessions[1:])]
 
     return results
 
@@ -300,7 +300,7 @@ def test_a_token_budget_that_binds_leaves_fewer_calls_beyond_it(all_replayed: Re
 
 
 def test_a_token_budget_that_binds_changes_what_is_sent(all_replayed: Replays) -> None:
-    free, _ = saved(all_replayed(None, None))
+    free, _ = saved(all_replayed(None, None)[1:])
     bound, bills = saved(all_replayed(None, 1_500_000))
     assert bound != free
     assert sum(bound) > sum(free)
