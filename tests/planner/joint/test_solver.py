@@ -76,7 +76,7 @@ def middling(problem: Problem, seed: int) -> Problem:
 # (a) Limits hold, and (e) deferral respects precedence.
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(settings().max_examples // 8))
 def test_plans_of_larger_problems_never_exceed_a_limit_and_defer_in_order(
     seed: int, planned: Callable[[int], tuple[Problem, Plan]]
 ) -> None:
@@ -90,7 +90,7 @@ def test_plans_of_larger_problems_never_exceed_a_limit_and_defer_in_order(
 def test_the_plan_that_a_random_problem_was_built_around_is_matched_within_the_gap(
     planned: Callable[[int], tuple[Problem, Plan]],
 ) -> None:
-    for seed in range(25):
+    for seed in range(settings().max_examples // 8):
         problem, known = planned(seed)
         plan = plan_workflow(problem, deadline_ms=None)
         assert plan.bound >= known.objective, seed
@@ -261,22 +261,14 @@ def test_a_master_that_claims_there_is_no_plan_is_refuted(
 
 
 @pytest.mark.parametrize("status", ["INFEASIBLE", "UNKNOWN", "MODEL_INVALID"])
-def test_a_whole_model_that_claims_to_have_no_plan_is_refuted(
-    status: Any, coupled: list[Problem], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    refuse(monkeypatch, status)
-    for problem in coupled:
-        require_valid(problem, plan_workflow(problem, deadline_ms=None, effort=THOROUGH))
-
-
-@pytest.mark.parametrize("status", ["INFEASIBLE", "MODEL_INVALID"])
-def test_a_refusal_of_the_whole_model_that_a_plan_refutes_is_reported_as_degraded(
+def test_a_whole_model_that_claims_to_have_no_plan_is_refuted_and_reported_as_degraded(
     status: Any, coupled: list[Problem], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refuse(monkeypatch, status)
     for problem in coupled:
         plan = plan_workflow(problem, deadline_ms=None, effort=THOROUGH)
-        assert plan.degraded or plan.gap <= THOROUGH.gap
+        require_valid(problem, plan)
+        assert status == "UNKNOWN" or plan.degraded or plan.gap <= THOROUGH.gap
 
 
 def test_where_no_good_plan_is_found_the_most_frugal_columns_still_hold_one(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import zstandard
+from hypothesis import settings
 
 from apportion.errors import InputError, NothingToReplayError
 from apportion.planner.replay.engine import MEMORY_MB, PARENT_MB, WORKER_MB, Progress, _most_workers, replay
@@ -31,6 +32,13 @@ LOGS = Path(__file__).parents[3] / "fixtures" / "logs"
 SESSIONS = LOGS / "sessions"
 SMALL = LOGS / "opencode"
 """Two short workflows."""
+
+CODEX = SESSIONS / "codex-agentv.jsonl.zst"
+
+
+@pytest.fixture(scope="module")
+def codex() -> ReplayReport:
+    return replay([CODEX])
 
 
 def lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -68,14 +76,13 @@ def test_claude_code_calls_and_usage_equal_an_independent_count() -> None:
         assert written == sum(one["cache_creation_input_tokens"] for one in usage.values())
 
 
-def test_codex_usage_equals_the_last_total_of_the_log() -> None:
-    path = SESSIONS / "codex-agentv.jsonl.zst"
+def test_codex_usage_equals_the_last_total_of_the_log(codex: ReplayReport) -> None:
     totals = [
         line["payload"]["info"]["total_token_usage"]
-        for line in lines(path)
+        for line in lines(CODEX)
         if line["type"] == "event_msg" and line["payload"]["type"] == "token_count" and line["payload"].get("info")
     ]
-    report = replay([path])
+    report = codex
     last = totals[-1]
     assert report.usage.output == last["output_tokens"]
     assert report.usage.cache_read == last["cached_input_tokens"]
@@ -127,8 +134,12 @@ def test_normalised_calls_and_usage_per_source_equal_an_independent_count() -> N
 CORPUS = Path(__file__).parents[4] / "shared" / "data" / "corpus"
 """Beside the project where it is developed; about 15 seconds."""
 
+THOROUGH = 400
+"""Examples of `make thorough`."""
+
 
 @pytest.mark.skipif(not CORPUS.is_dir(), reason="the corpus is not at ../shared/data")
+@pytest.mark.skipif(settings().max_examples < THOROUGH, reason="the corpus is read in make thorough alone")
 @pytest.mark.parametrize("file", sorted(CORPUS.glob("*.jsonl.zst")), ids=lambda file: file.name.split(".")[0])
 def test_the_corpus_holds_the_calls_and_usage_of_an_independent_count(file: Path) -> None:
     imported: dict[str, dict[str, int | None]] = {}
@@ -155,7 +166,8 @@ def test_the_number_of_processes_stays_within_the_memory() -> None:
 
 
 def test_parallel_processes_find_the_same_as_one() -> None:
-    assert without_timing(replay([SESSIONS], jobs=2)) == without_timing(replay([SESSIONS], jobs=1))
+    logs = [SMALL, LOGS / "pi", CODEX]
+    assert without_timing(replay(logs, jobs=2)) == without_timing(replay(logs, jobs=1))
 
 
 def test_the_total_is_the_sum_of_the_sources_and_of_the_workflows() -> None:
@@ -196,15 +208,15 @@ def test_switched_off_there_is_no_target_to_meet() -> None:
 
 
 def test_a_budget_shows_what_it_would_have_allowed() -> None:
-    report = replay([SESSIONS], budget=Budget(max_tokens=1_500_000))
+    report = replay([CODEX], budget=Budget(max_tokens=1_500_000))
     assert report.budget is not None
-    assert report.budget.workflows_over_baseline == 3
+    assert report.budget.workflows_over_baseline == 1
     assert 0 < report.budget.calls_beyond_planned < report.budget.calls_beyond_baseline
     assert replay([SMALL]).budget is None
 
 
 def test_a_budget_in_dollars_shows_what_it_would_have_allowed() -> None:
-    report = replay([SESSIONS], budget=Budget(max_usd=0.5))
+    report = replay([CODEX], budget=Budget(max_usd=0.5))
     assert report.budget is not None
     assert 0 < report.budget.calls_beyond_planned <= report.budget.calls_beyond_baseline
 
@@ -226,7 +238,7 @@ def test_nothing_to_replay_names_the_reasons_and_the_formats(tmp_path: Path) -> 
 
 
 def test_what_cannot_be_read_never_stops_the_rest(tmp_path: Path) -> None:
-    session = SESSIONS / "codex-agentv.jsonl.zst"
+    session = CODEX
     (tmp_path / "good.jsonl.zst").write_bytes(session.read_bytes())
     (tmp_path / "cut.jsonl.zst").write_bytes(session.read_bytes()[:60_000])
     (tmp_path / "empty.jsonl").touch()
@@ -240,13 +252,13 @@ def test_what_cannot_be_read_never_stops_the_rest(tmp_path: Path) -> None:
         assert name in told
 
 
-def test_two_logs_of_one_workflow_count_once_with_the_longer_one(tmp_path: Path) -> None:
-    whole = list(lines(SESSIONS / "codex-agentv.jsonl.zst"))
+def test_two_logs_of_one_workflow_count_once_with_the_longer_one(tmp_path: Path, codex: ReplayReport) -> None:
+    whole = list(lines(CODEX))
     for name, records in (("a.jsonl", whole), ("b.jsonl", whole[: len(whole) // 2]), ("c.jsonl", whole)):
         (tmp_path / name).write_text("\n".join(map(json.dumps, records)))
     report = replay([tmp_path])
     assert report.workflows == 1
-    assert report.calls == replay([SESSIONS / "codex-agentv.jsonl.zst"]).calls
+    assert report.calls == codex.calls
     assert sum("counted once" in message for message in report.skipped.messages) == 2
     assert report.skipped.unused == report.skipped.files == 2
 
@@ -254,8 +266,9 @@ def test_two_logs_of_one_workflow_count_once_with_the_longer_one(tmp_path: Path)
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is sent as a POSIX signal")
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_ctrl_c_leaves_a_valid_partial_report(tmp_path: Path, jobs: str) -> None:
-    text = "\n".join(map(json.dumps, lines(SESSIONS / "codex-agentv.jsonl.zst")))
-    session = next(lines(SESSIONS / "codex-agentv.jsonl.zst"))["payload"]["id"]
+    records = list(lines(CODEX))[:300]
+    text = "\n".join(map(json.dumps, records))
+    session = records[0]["payload"]["id"]
     for number in range(40):
         (tmp_path / f"{number}.jsonl").write_text(text.replace(session, f"session-{number}"))
     file = tmp_path / "report.json"
@@ -290,5 +303,5 @@ if __name__ == "__main__":
 
 
 def test_a_replay_leaves_no_process_behind() -> None:
-    replay([SESSIONS], jobs=2, limit=2)
+    replay([SMALL], jobs=2)
     assert multiprocessing.active_children() == []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,21 +17,25 @@ from apportion.telemetry.importers import read_logs
 from apportion.telemetry.reading import SkipLog
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from apportion.planner.planner import Invocation, InvocationPlan
     from apportion.planner.replay.results import WorkflowResult
+
+    Replays = Callable[[float | None, int | None], list[WorkflowResult]]
 
 SESSIONS = Path(__file__).parents[3] / "fixtures" / "logs" / "sessions"
 
 
 @pytest.fixture(scope="module")
-def codex() -> WorkflowLog:
-    (log,) = read_logs([SESSIONS / "codex-agentv.jsonl.zst"], SkipLog())
-    return log
+def codex(sessions: list[WorkflowLog]) -> WorkflowLog:
+    assert sessions[-1].source == "codex"
+    return sessions[-1]
 
 
 @pytest.fixture(scope="module")
-def replayed(codex: WorkflowLog) -> WorkflowResult:
-    return replay_workflow(codex, PlanOptions())
+def replayed(all_replayed: Replays) -> WorkflowResult:
+    return all_replayed(None, None)[-1]
 
 
 def session(*steps: tuple[Kind, str, dict[str, Any]], model: str | None = "claude-opus-4-6") -> WorkflowLog:
@@ -98,7 +103,7 @@ def test_only_results_of_tools_and_agents_are_ever_replaced(replayed: WorkflowRe
 
 
 def long_result(word: str) -> str:
-    return "\n".join(line_of(word, number) for number in range(400))
+    return "\n".join(line_of(word, number) for number in range(250))
 
 
 def line_of(word: str, number: int) -> str:
@@ -209,8 +214,9 @@ def test_the_invisible_overhead_is_learned_from_the_first_logged_prompt() -> Non
     assert totals.visible[0] < 10
 
 
-def test_calls_beyond_a_token_budget_are_counted_and_planning_never_adds_to_them(codex: WorkflowLog) -> None:
-    result = replay_workflow(codex, PlanOptions(budget=Budget(max_tokens=1_500_000)))
+def test_calls_beyond_a_token_budget_are_counted_and_planning_never_adds_to_them(all_replayed: Replays) -> None:
+    result = all_replayed(None, 1_500_000)[-1]
+    assert result.source == "codex"
     baseline, planned = result.calls_beyond
     assert 0 < planned < baseline
     assert BUDGET_USED_UP in result.degraded
@@ -258,32 +264,44 @@ def sessions() -> list[WorkflowLog]:
     return list(read_logs([SESSIONS], SkipLog()))
 
 
-def saved(logs: list[WorkflowLog], options: PlanOptions) -> tuple[list[float], list[float]]:
+@pytest.fixture(scope="module")
+def all_replayed(sessions: list[WorkflowLog]) -> Replays:
+    """Replay the sessions with a target, or all but the first one with a limit of tokens: each of them once."""
+
+    @cache
+    def results(target: float | None, max_tokens: int | None) -> list[WorkflowResult]:
+        options = PlanOptions(target_reduction=target, budget=Budget(max_tokens=max_tokens))
+        return [replay_workflow(log, options) for log in (sessions if max_tokens is None else sessions[1:])]
+
+    return results
+
+
+def saved(results: list[WorkflowResult]) -> tuple[list[float], list[float]]:
     """Return the saved shares of visible tokens and of the bill, session by session."""
-    totals = [replay_workflow(log, options).totals for log in logs]
+    totals = [result.totals for result in results]
     return (
         [1.0 - one.visible[1] / one.visible[0] for one in totals],
         [1.0 - one.bill[1] / one.bill[0] for one in totals],
     )
 
 
-def test_asking_for_more_never_saves_clearly_less_and_is_not_dearer(sessions: list[WorkflowLog]) -> None:
-    reached = [saved(sessions, PlanOptions(target_reduction=target)) for target in (None, 0.01, 0.4, 0.6, 0.9)]
+def test_asking_for_more_never_saves_clearly_less_and_is_not_dearer(all_replayed: Replays) -> None:
+    reached = [saved(all_replayed(target, None)) for target in (None, 0.4, 0.9)]
     for (fewer, _), (more, bills) in pairwise(reached):
         assert all(high > low - 0.01 for low, high in zip(fewer, more, strict=True))
         assert min(bills) >= -0.01
     assert sum(reached[-1][0]) > sum(reached[0][0])
 
 
-def test_a_token_budget_that_binds_leaves_fewer_calls_beyond_it(sessions: list[WorkflowLog]) -> None:
-    beyond = [replay_workflow(log, PlanOptions(budget=Budget(max_tokens=1_500_000))).calls_beyond for log in sessions]
+def test_a_token_budget_that_binds_leaves_fewer_calls_beyond_it(all_replayed: Replays) -> None:
+    beyond = [result.calls_beyond for result in all_replayed(None, 1_500_000)]
     assert all(planned <= baseline for baseline, planned in beyond)
     assert sum(planned for _, planned in beyond) < sum(baseline for baseline, _ in beyond)
 
 
-def test_a_token_budget_that_binds_changes_what_is_sent(sessions: list[WorkflowLog]) -> None:
-    free, _ = saved(sessions, PlanOptions())
-    bound, bills = saved(sessions, PlanOptions(budget=Budget(max_tokens=1_500_000)))
+def test_a_token_budget_that_binds_changes_what_is_sent(all_replayed: Replays) -> None:
+    free, _ = saved(all_replayed(None, None)[1:])
+    bound, bills = saved(all_replayed(None, 1_500_000))
     assert bound != free
     assert sum(bound) > sum(free)
     assert min(bills) >= -0.02
