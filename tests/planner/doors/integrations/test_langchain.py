@@ -135,7 +135,7 @@ def test_less_is_sent_and_the_state_keeps_the_originals(
     for (sent, _), (whole, _) in zip(planned.requests, plain.requests, strict=True):
         pairs = [(type(message), getattr(message, "tool_call_id", None)) for message in sent]
         assert pairs == [(type(message), getattr(message, "tool_call_id", None)) for message in whole]
-    assert "same 9,345 bytes as message" in planned.requests[2][0][-1].content
+    assert "same 9,345 bytes as result 1 above" in planned.requests[2][0][-1].content
 
 
 def test_switched_off_each_request_is_the_same_to_the_byte(off: Planner, lookup: Any) -> None:

@@ -124,7 +124,7 @@ def test_less_is_sent_and_the_caller_keeps_the_originals(
     assert provider.tokens < 0.5 * count_tokens(before)
     pairs = [(message["role"], message.get("tool_call_id")) for message in provider.requests[0]["messages"]]
     assert pairs == [(message["role"], message.get("tool_call_id")) for message in messages]
-    assert "same 9,345 bytes" in provider.requests[0]["messages"][4]["content"]
+    assert "same 9,345 bytes as result 1 above" in provider.requests[0]["messages"][4]["content"]
 
 
 def test_without_the_tool_expand_nothing_is_left_out(

@@ -163,7 +163,7 @@ def test_less_is_sent_and_the_session_keeps_the_originals(
     for sent, whole in zip(planned.requests, plain.requests, strict=True):
         pairs = [(item.get("type"), item.get("call_id")) for item in sent["input"]]
         assert pairs == [(item.get("type"), item.get("call_id")) for item in whole["input"]]
-    assert "same 9,345 bytes" in planned.results(2)[1]
+    assert "same 9,345 bytes as result 1 above" in planned.results(2)[1]
 
 
 def test_switched_off_each_request_is_the_same_to_the_byte(off: Planner, lookup: Any) -> None:

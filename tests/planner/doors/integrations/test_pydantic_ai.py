@@ -127,7 +127,7 @@ def test_less_is_sent_and_the_history_keeps_the_originals(
     for (sent, _), (whole, _) in zip(planned.requests, plain.requests, strict=True):
         kinds = [[part.part_kind for part in message.parts] for message in sent]
         assert kinds == [[part.part_kind for part in message.parts] for message in whole]
-    assert "same 9,345 bytes" in planned.results(2)[1]
+    assert "same 9,345 bytes as result 1 above" in planned.results(2)[1]
 
 
 def test_structured_results_are_planned_as_the_text_that_the_model_reads(planner: Planner) -> None:
