@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 from apportion.compression.expand_tool import FOLDER
 from apportion.compression.store import Handle
-from apportion.records import Action
+from apportion.records import Action, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from apportion.compression.store import HandleStore
+
+_RESULTS = frozenset({Kind.TOOL_RESULT, Kind.HANDOFF_RESULT})
 
 MAX_NAME = 40
 """Characters of a tool's name that a stub shows."""
@@ -55,14 +57,31 @@ def mask(
     return f"[{_one_line(name)} result, {size}, left out{': ' + summary if summary else ''}; {way}]".encode()
 
 
-def reference(content: bytes, *, position: int) -> bytes:
+def reference(content: bytes, *, number: int) -> bytes:
     """Return the one-line stub for a content that the receiver already has.
+
+    Results are what is counted, because every reader sees the same ones: how many messages a prompt has depends on the
+    framework, and system prompts and calls of tools are messages in some of them only.
 
     Args:
         content: The original.
-        position: Number of the earlier message in the same prompt that holds it.
+        number: Which result of the same prompt holds it, as `result_number` counts them.
     """
-    return f"[same {len(content):,} bytes as message {position} above]".encode()
+    return f"[same {len(content):,} bytes as result {number} above]".encode()
+
+
+def result_number(pieces: Iterable[tuple[Kind, str | None]]) -> int:
+    """Return which result the last of some pieces is, counted from 1 at the beginning of the prompt.
+
+    Args:
+        pieces: Kind and link of each piece up to that one; parts of one result have the same link, and count once.
+    """
+    number, last = 0, None
+    for kind, link in pieces:
+        if kind in _RESULTS:
+            number += link is None or link != last
+            last = link
+    return number
 
 
 def render(
@@ -73,7 +92,7 @@ def render(
     tokens: int,
     count: Callable[[bytes], int],
     name: str | None = None,
-    position: int | None = None,
+    number: int | None = None,
     as_file: bool = False,
     summary: str = "",
 ) -> Rendered:
@@ -86,22 +105,22 @@ def render(
         tokens: Size of the original in tokens.
         count: Counts the tokens of a stub.
         name: Tool that produced the content, or `None`.
-        position: Number of the earlier message that holds the content; needed for `Action.REFERENCE`.
+        number: Which result holds the content, see `reference`; needed for `Action.REFERENCE`.
         as_file: Whether the receiver reads files, so that a stub can name one.
         summary: What a stub says about the content, in one line; empty for nothing.
 
     Raises:
         StoreError: The store is full.
-        ValueError: `Action.REFERENCE` without a position.
+        ValueError: `Action.REFERENCE` without a number.
     """
-    if action is Action.REFERENCE and position is None:
-        raise ValueError("a reference needs the position of the earlier copy")
+    if action is Action.REFERENCE and number is None:
+        raise ValueError("a reference needs the number of the earlier copy")
     if action is Action.KEEP:
         return Rendered(Action.KEEP, content)
 
     def stub(handle: Handle) -> bytes:
-        if position is not None and action is Action.REFERENCE:
-            return reference(content, position=position)
+        if number is not None and action is Action.REFERENCE:
+            return reference(content, number=number)
         return mask(content, handle=handle, name=name, tokens=tokens, as_file=as_file, summary=summary)
 
     expected = Handle.of(content)

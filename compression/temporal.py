@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from apportion.compression.actions import Rendered, render
+from apportion.compression.actions import Rendered, render, result_number
 from apportion.compression.summary import summarise
 from apportion.errors import InputError
 from apportion.records import Action, Kind
@@ -187,7 +187,7 @@ def replace_stale(
             tokens=sizes[each.position],
             count=count,
             name=piece.name,
-            position=each.by,
+            number=None if each.by is None else result_number((one.kind, one.link) for one in pieces[: each.by + 1]),
             as_file=as_file,
             summary=summary,
         )

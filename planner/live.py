@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from apportion.compression.actions import mask, reference
+from apportion.compression.actions import mask, reference, result_number
 from apportion.planner.held import References, Referred, refer, shows_lines, telling, without_notation, written_by
 from apportion.planner.prompt import (
     FOLDABLE_KINDS,
@@ -309,7 +309,8 @@ class LiveRun:
         """Send references instead of a new piece: one to an earlier copy, or some to blocks of lines."""
         found = self.references.offered.get(row)
         if copy >= 0 and self.prompt.shown(copy):
-            content = reference(_bytes(self._items[row].content), position=copy)
+            number = result_number((item.kind, item.link) for item in self._items[: copy + 1])
+            content = reference(_bytes(self._items[row].content), number=number)
         elif copy < 0 and found is not None and all(map(self.references.literal.holds, found.held)):
             content = found.form.content
         else:

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from apportion.compression.actions import Rendered, reference, render, restore
+from apportion.compression.actions import Rendered, reference, render, restore, result_number
 from apportion.compression.expand_tool import expand_schema, reads_files
 from apportion.compression.inputs import fold_input
 from apportion.compression.store import Handle
@@ -592,7 +592,9 @@ class RunReplay:
             return
         if copy >= 0:
             original = self._events[position].content.encode("utf-8", "surrogatepass")
-            text = reference(original, position=copy).decode()
+            before = (self._events[int(piece)] for piece in self.prompt.column("piece")[: copy + 1])
+            number = result_number((event.kind, event.link) for event in before)
+            text = reference(original, number=number).decode()
             self._refs.whole[row] = copy
         else:
             self._refs.forms[row] = self._refs.offered[row]

@@ -50,7 +50,7 @@ def test_the_later_of_two_equal_results_refers_to_the_first_which_then_stays() -
     pieces = [*exchange("Bash", LONG, command="x") * 3]
     assert found(pieces, old_after=1) == [(3, 2, Reason.DUPLICATE, 1), (5, 4, Reason.DUPLICATE, 1)]
     (first, _) = replace_stale(pieces, find_stale(pieces), store=HandleStore(), count=count_bytes)
-    assert first.rendered.content == f"[same {len(LONG):,} bytes as message 1 above]".encode()
+    assert first.rendered.content == f"[same {len(LONG):,} bytes as result 1 above]".encode()
     assert (first.stale.action, first.summary) == (Action.REFERENCE, "")
 
 

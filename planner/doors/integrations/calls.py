@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from apportion.errors import ApportionError, BudgetExhaustedError, StoreError
-from apportion.planner.doors.integrations.pieces import Pieces
+from apportion.planner.doors.integrations.pieces import EXPAND, Pieces
+from apportion.planner.doors.integrations.variants import AS_ASKED, Variants, lowered, tool_name
 from apportion.planner.session import Decision, Session, Step
 from apportion.records import Kind, Usage
 from apportion.tokens import count_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from apportion.planner.live import ContextItem
 
@@ -33,6 +34,9 @@ LOG = logging.getLogger("apportion.integrations")
 
 UNPLANNED = "the request could not be planned and is passed on as it is"
 """Why a call was not planned although nothing forbade it."""
+
+NOT_CALLABLE = "the call is made with the model that was asked for, because nothing is given to call instead"
+"""Why a call was not made with the model of its variant; it is booked at the price of the model that was called."""
 
 ESTIMATED = "the usage was not reported and is estimated from the texts"
 """What is said of a call after which nobody told what it used."""
@@ -92,6 +96,8 @@ class PlannedCall:
         flags: What is not as it should be; empty if nothing.
         usage: What the call used; `None` while it is not known.
         model: The model that was asked for.
+        other: What to call in place of it, as `Variants` has it; `None`: the model that was asked for.
+        keeps: Names of the tools that the variant keeps; `None`: all.
     """
 
     agent: str
@@ -103,6 +109,8 @@ class PlannedCall:
     flags: tuple[str, ...] = ()
     usage: Usage | None = None
     model: str | None = None
+    other: Any = None
+    keeps: frozenset[str] | None = None
 
     @property
     def refused(self) -> Step | None:
@@ -113,6 +121,44 @@ class PlannedCall:
     def max_output_tokens(self) -> int | None:
         """Most tokens that the output may have, or `None` for no limit."""
         return None if self.step is None else self.step.max_output_tokens
+
+    @property
+    def at_other_price(self) -> bool:
+        """Whether the session counts on another model than the one that is called."""
+        return self.step is not None and self.step.runs and self.step.model != self.model and self.other is None
+
+    def effort(self, asked: Any) -> Any:
+        """Return the level of effort for one that was asked for; what nobody asked for is never added."""
+        return asked if self.step is None else lowered(asked, self.step.effort_share)
+
+    def tools(self, offered: Iterable[T], *, ours: bool = False) -> list[T]:
+        """Return those of the tools that the variant keeps.
+
+        Args:
+            offered: What the request offers.
+            ours: Whether `expand` is among them because of the adapter: then it goes while nothing is left out.
+        """
+        keeps = None if self.keeps is None else self.keeps | {EXPAND}
+        hidden = {EXPAND} if ours and not self.offers_expand else set()
+        named = ((tool_name(tool), tool) for tool in offered)
+        return [tool for name, tool in named if name not in hidden and (keeps is None or name in keeps)]
+
+    def settings(
+        self, given: Mapping[str, Any], *, most: str | None, efforts: Collection[str], of: Any = None
+    ) -> dict[str, Any]:
+        """Return the settings of a request with no longer output and no more effort than the step allows.
+
+        Args:
+            given: Those that were asked for.
+            most: Name of the one that limits the output; `None`: nothing limits it.
+            efforts: Names of those that say how much effort is made.
+            of: The model that is called, whose attributes are the settings that are not given.
+        """
+        asked = {name: given.get(name) or getattr(of, name, None) for name in efforts}
+        less = {name: self.effort(level) for name, level in asked.items() if self.effort(level) != level}
+        if most is not None and self.max_output_tokens is not None:
+            less[most] = min(self.max_output_tokens, given.get(most) or self.max_output_tokens)
+        return {**given, **less}
 
 
 @dataclass(slots=True)
@@ -134,6 +180,7 @@ class Calls:
         optional: Names of the agents without which the workflow still makes sense: they are deferred, not aborted.
         reports_late: Whether a call may be reported after the next one has begun; else a call is taken as not reported
             at all once its answer stands in the next prompt, and its usage is estimated.
+        variants: What simplified variants stand for.
         keep: Calls that `done` remembers.
 
     Attributes:
@@ -147,9 +194,11 @@ class Calls:
         sub_agents: Collection[str] = (),
         optional: Collection[str] = (),
         reports_late: bool = False,
+        variants: Variants = AS_ASKED,
         keep: int = 1_000,
     ) -> None:
         self.session = session
+        self.variants = variants
         self._reports_late = reports_late
         self.done: deque[PlannedCall] = deque(maxlen=keep)
         self._sub_agents, self._optional = frozenset(sub_agents), frozenset(optional)
@@ -170,6 +219,7 @@ class Calls:
         *,
         model: str | None = None,
         expands: bool = False,
+        swaps: bool = True,
     ) -> tuple[PlannedCall, T]:
         """Plan a call; return it with what is to be sent, the request itself where nothing changes.
 
@@ -181,6 +231,7 @@ class Calls:
             rewrite: Gives the texts of a request to `Pieces`, and returns it with what comes back.
             model: The model that is called.
             expands: Whether the agent can be offered `expand`.
+            swaps: Whether another model can be called in place of it.
 
         Raises:
             BudgetExhaustedError: It does not fit, and a policy says to abort.
@@ -209,7 +260,14 @@ class Calls:
             return PlannedCall(agent, flags=(flag,), model=model), request
         run.offers = expands and (run.offers or step.offers_expand)
         flags = step.reasons + tuple(f"{n} x {what} passed on, not counted" for what, n in read.unread.items())
-        call = PlannedCall(agent, run.run_id, step, step.contents, dict(read.unread), run.offers, flags, model=model)
+        other = self.variants.models.get(step.model or "") if swaps and step.model != model else None
+        keeps = self.variants.tools.get(step.variant)
+        call = PlannedCall(
+            agent, run.run_id, step, step.contents, dict(read.unread), run.offers, flags,
+            model=model, other=other, keeps=None if keeps is None else frozenset(keeps),
+        )  # fmt: skip
+        if call.at_other_price:
+            call = replace(call, flags=(*flags, f"{NOT_CALLABLE} for '{step.model}'"))
         with self._lock:
             if step.runs:
                 run.call, self._open[step.number] = call, (call, run)
@@ -262,9 +320,10 @@ class Calls:
                 begun[1].call = None
             self.done.append(replace(call, texts=()))
         try:
+            planned = step is not None and not call.at_other_price
             if step is not None:
-                self.session.after(step, call.usage, output=output)
-            elif call.usage is not None:
+                self.session.after(step, call.usage if planned else None, output=output)
+            if not planned and call.usage is not None:
                 self.session.spend(call.usage, agent=call.agent, model=call.model)
             if final and call.agent in self._sub_agents:
                 self.session.finished(call.run_id)

@@ -19,6 +19,7 @@ from langchain_core.tools import StructuredTool
 from apportion.compression.expand_tool import EXPAND_TOOL
 from apportion.planner.doors.integrations.calls import CallRefusedError, Calls, PlannedCall, refusal, usage_of
 from apportion.planner.doors.integrations.pieces import EXPAND, Pieces
+from apportion.planner.doors.integrations.variants import AS_ASKED, Variants
 from apportion.records import Kind
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from apportion.planner.session import Session, Step
 
 _KINDS = {SystemMessage: Kind.SYSTEM, HumanMessage: Kind.USER, AIMessage: Kind.ASSISTANT, ToolMessage: Kind.TOOL_RESULT}
+_EFFORTS = ("reasoning_effort", "effort")
 
 
 class PlannerMiddleware(AgentMiddleware[Any, Any, Any]):
@@ -40,6 +42,7 @@ class PlannerMiddleware(AgentMiddleware[Any, Any, Any]):
         model: Name of the model for prices; `None`: what the model says of itself.
         expand: Whether the agent may be offered the tool `expand`, so that parts may be left out.
         max_tokens: Setting of the model that limits an output; `None`: it is not limited.
+        variants: What to call for the models that a policy may choose, and which tools a variant keeps.
         refuse: `"answer"` ends the agent with a message, `"raise"` raises `CallRefusedError`.
     """
 
@@ -53,11 +56,13 @@ class PlannerMiddleware(AgentMiddleware[Any, Any, Any]):
         model: str | None = None,
         expand: bool = True,
         max_tokens: str | None = "max_tokens",
+        variants: Variants = AS_ASKED,
         refuse: str = "answer",
     ) -> None:
         super().__init__()
         named = (agent,)
-        self.calls = Calls(session, sub_agents=named if sub_agent else (), optional=() if mandatory else named)
+        started, optional = named if sub_agent else (), () if mandatory else named
+        self.calls = Calls(session, sub_agents=started, optional=optional, variants=variants)
         self.agent = agent
         given = {"description": EXPAND_TOOL["description"], "args_schema": EXPAND_TOOL["input_schema"]}
         tool = StructuredTool.from_function(self.calls.expand_call, name=EXPAND, **given)
@@ -98,13 +103,10 @@ class PlannerMiddleware(AgentMiddleware[Any, Any, Any]):
         named = (self._model, getattr(request.model, "model_name", None), getattr(request.model, "model", None))
         model = next((name for name in named if isinstance(name, str)), None)
         call, sent = self.calls.begin(self.agent, request, _rewrite, model=model, expands=bool(self.tools))
-        if self.tools and not call.offers_expand:
-            sent = sent.override(tools=[tool for tool in sent.tools if getattr(tool, "name", None) != EXPAND])
-        most = call.max_output_tokens
-        if most is not None and self._max_tokens is not None:
-            most = min(most, sent.model_settings.get(self._max_tokens) or most)
-            sent = sent.override(model_settings={**sent.model_settings, self._max_tokens: most})
-        return call, sent
+        tools = call.tools(sent.tools, ours=bool(self.tools))
+        model = call.other or sent.model
+        settings = call.settings(sent.model_settings, most=self._max_tokens, efforts=_EFFORTS, of=model)
+        return call, sent.override(model=model, tools=tools, model_settings=settings)
 
     def _end(self, call: PlannedCall, response: ModelResponse[Any]) -> None:
         answer = next(message for message in response.result if isinstance(message, AIMessage))

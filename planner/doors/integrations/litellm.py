@@ -20,6 +20,7 @@ from litellm.integrations.custom_logger import CustomLogger
 from apportion.compression.expand_tool import EXPAND_TOOL
 from apportion.planner.doors.integrations.calls import CallRefusedError, Calls, PlannedCall, usage_of
 from apportion.planner.doors.integrations.pieces import EXPAND, Pieces
+from apportion.planner.doors.integrations.variants import AS_ASKED, Variants, tool_name
 from apportion.records import Kind
 
 if TYPE_CHECKING:
@@ -46,11 +47,19 @@ class PlannerLogger(CustomLogger):
         session: All agents share it, and so its budget.
         sub_agents: Names of the agents that others start.
         optional: Names of the agents that are deferred instead of aborted.
+        variants: Name or arguments to call for each model that a policy may choose; which tools a variant keeps.
     """
 
-    def __init__(self, session: Session, *, sub_agents: Collection[str] = (), optional: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        session: Session,
+        *,
+        sub_agents: Collection[str] = (),
+        optional: Collection[str] = (),
+        variants: Variants = AS_ASKED,
+    ) -> None:
         super().__init__()
-        self.calls = Calls(session, sub_agents=sub_agents, optional=optional, reports_late=True)
+        self.calls = Calls(session, sub_agents=sub_agents, optional=optional, reports_late=True, variants=variants)
         self.number = id(self)  # LiteLLM takes loggers for one whose class and public plain attributes are the same
         self._open: dict[str, PlannedCall] = {}
 
@@ -76,20 +85,22 @@ class PlannerLogger(CustomLogger):
         if getattr(call_type, "value", call_type) not in PLANNED:
             return None
         agent = str((kwargs.get("metadata") or {}).get(AGENT) or "main")
-        tools = [(tool.get("function") or {}).get("name") for tool in kwargs.get("tools") or ()]
-        begin = partial(self.calls.begin, model=kwargs.get("model"), expands=EXPAND in tools)
+        tools = kwargs.get("tools") or ()
+        expands = EXPAND in map(tool_name, tools)
+        named = kwargs.get("model") or getattr(kwargs.get("litellm_logging_obj"), "model", None)  # given by its place
+        begin = partial(self.calls.begin, model=named, expands=expands, swaps="model" in kwargs)
         call, messages = await asyncio.to_thread(begin, agent, kwargs.get("messages"), _rewrite)
         if call.refused:
             session, error = self.calls.session, CallRefusedError(call.refused)
-            used, most = session.hand_back.used_usd, session.options.budget.max_usd
-            raise BudgetExceededError(used or 0.0, most or 0.0, error.message) from error
+            used, limit = session.hand_back.used_usd, session.options.budget.max_usd
+            raise BudgetExceededError(used or 0.0, limit or 0.0, error.message) from error
         self._open[kwargs["litellm_call_id"]] = call
-        if call.max_output_tokens is None and messages is kwargs.get("messages"):
-            return None
-        changed = {**kwargs, "messages": messages}
-        if call.max_output_tokens is not None:
-            name = next((name for name in _MAX if kwargs.get(name)), "max_tokens")
-            changed[name] = min(call.max_output_tokens, kwargs.get(name) or call.max_output_tokens)
+        most = next((name for name in _MAX if kwargs.get(name)), "max_tokens")
+        changed = call.settings(kwargs, most=most, efforts=("reasoning_effort",)) | {"messages": messages}
+        if call.keeps is not None and tools:
+            changed["tools"] = call.tools(tools)
+        if call.other is not None:
+            changed |= {"model": call.other} if isinstance(call.other, str) else call.other
         return changed
 
     async def async_post_call_success_deployment_hook(self, request_data: Any, response: Any, call_type: Any) -> Any:  # noqa: ARG002

@@ -1,19 +1,18 @@
 """OpenAI Agents SDK: plans the input of each model call, and books its usage.
 
     async with PlannerHooks(session) as hooks:
-        agent = Agent("writer", tools=[hooks.expand_tool()])
+        agent = Agent("writer", model=hooks.model("gpt-4.1"), tools=[hooks.expand_tool()])
         await Runner.run(agent, "...", hooks=hooks, run_config=RunConfig(call_model_input_filter=hooks.filter))
 
 Needs the extra `openai-agents`. The SDK's own history keeps the originals. A call that the session defers or aborts
 raises `CallRefusedError`; `as_tool(..., hooks=hooks, failure_error_function=tell_refusal)` tells it to the agent that
-called. `openai_handoffs.py` is for handoffs.
+called. `openai_models.py` is what makes `hooks.model` keep to a step, and `openai_handoffs.py` is for handoffs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
@@ -21,19 +20,21 @@ from typing import TYPE_CHECKING, Any, Self
 from agents import FunctionTool, RunHooks, default_tool_error_function
 
 from apportion.compression.expand_tool import EXPAND_TOOL
-from apportion.planner.doors.integrations.calls import CallRefusedError, Calls, PlannedCall, usage_of
+from apportion.planner.doors.integrations.calls import CallRefusedError, Calls, usage_of
+from apportion.planner.doors.integrations.openai_models import CALL, PlannedModel
 from apportion.planner.doors.integrations.pieces import EXPAND, Pieces
+from apportion.planner.doors.integrations.variants import AS_ASKED, Variants
 from apportion.records import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
+    from agents import Model
     from agents.run_config import CallModelData, ModelInputData
 
     from apportion.planner.session import Session
 
 _KINDS = {"system": Kind.SYSTEM, "developer": Kind.SYSTEM, "assistant": Kind.ASSISTANT}
-_CALL: ContextVar[PlannedCall | None] = ContextVar("apportion_call", default=None)
 
 
 class PlannerHooks(RunHooks[Any]):
@@ -44,6 +45,7 @@ class PlannerHooks(RunHooks[Any]):
         model: Name of the model for prices; `None`: what the agent says.
         sub_agents: Names of the agents that others start.
         optional: Names of the agents that are deferred instead of aborted.
+        variants: The `Model` to call for each one that a policy may choose, and which tools a variant keeps.
     """
 
     def __init__(
@@ -53,8 +55,9 @@ class PlannerHooks(RunHooks[Any]):
         model: str | None = None,
         sub_agents: Collection[str] = (),
         optional: Collection[str] = (),
+        variants: Variants = AS_ASKED,
     ) -> None:
-        self.calls = Calls(session, sub_agents=sub_agents, optional=optional)
+        self.calls = Calls(session, sub_agents=sub_agents, optional=optional, variants=variants)
         self._model = model
 
     async def __aenter__(self) -> Self:
@@ -73,16 +76,16 @@ class PlannerHooks(RunHooks[Any]):
         named = (self._model, agent.model, getattr(agent.model, "model", None))
         model = next((name for name in named if isinstance(name, str)), None)
         expands = self.calls.enabled and any(tool.name == EXPAND for tool in agent.tools)
-        begin = partial(self.calls.begin, model=model, expands=expands)
+        begin = partial(self.calls.begin, model=model, expands=expands, swaps=isinstance(agent.model, PlannedModel))
         call, sent = await asyncio.to_thread(begin, agent.name, data.model_data, _rewrite)
         if call.refused:
             raise CallRefusedError(call.refused)
-        _CALL.set(call)
+        CALL.set(call)
         return sent
 
     async def on_llm_end(self, context: Any, agent: Any, response: Any) -> None:  # noqa: ARG002
         """Book what a call used."""
-        call, used = _CALL.get(), response.usage
+        call, used = CALL.get(), response.usage
         if call is None:
             return
         said = Pieces()
@@ -96,6 +99,10 @@ class PlannerHooks(RunHooks[Any]):
         )
         final = not any(item.kind is Kind.TOOL_CALL for item in said.items)
         await asyncio.to_thread(self.calls.end, call, usage, said.joined, final=final)
+
+    def model(self, model: Model | str) -> PlannedModel:
+        """Return a model for an agent that keeps to what its steps say: longest output, and simplified variants."""
+        return PlannedModel(model)
 
     def expand_tool(self) -> FunctionTool:
         """Return the tool by which an agent has back what was left out; without it, nothing is."""

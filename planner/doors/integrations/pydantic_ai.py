@@ -22,6 +22,7 @@ from pydantic_ai.toolsets import FunctionToolset
 from apportion.compression.expand_tool import EXPAND_TOOL
 from apportion.planner.doors.integrations.calls import CallRefusedError, Calls, PlannedCall, usage_of
 from apportion.planner.doors.integrations.pieces import EXPAND, Pieces
+from apportion.planner.doors.integrations.variants import AS_ASKED, Variants
 from apportion.records import Kind
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _TEXTS = {messages.SystemPromptPart: Kind.SYSTEM, messages.TextPart: Kind.ASSISTANT}
 _TEXTS |= {messages.ThinkingPart: Kind.THINKING}
+_EFFORTS = ("thinking", "anthropic_effort", "openai_reasoning_effort")
 
 
 class PlannerCapability(AbstractCapability[Any]):
@@ -42,6 +44,7 @@ class PlannerCapability(AbstractCapability[Any]):
         sub_agents: Names of the agents that others start.
         optional: Names of the agents that are deferred instead of aborted.
         expand: Whether agents may be offered the tool `expand`, so that parts may be left out.
+        variants: What to call for the models that a policy may choose, and which tools a variant keeps.
     """
 
     def __init__(
@@ -52,9 +55,10 @@ class PlannerCapability(AbstractCapability[Any]):
         sub_agents: Collection[str] = (),
         optional: Collection[str] = (),
         expand: bool = True,
+        variants: Variants = AS_ASKED,
     ) -> None:
         super().__init__()
-        self.calls = Calls(session, sub_agents=sub_agents, optional=optional)
+        self.calls = Calls(session, sub_agents=sub_agents, optional=optional, variants=variants)
         self._model = model
         self._expand = expand and self.calls.enabled
         self._open: dict[str, PlannedCall] = {}
@@ -72,22 +76,19 @@ class PlannerCapability(AbstractCapability[Any]):
             UsageLimitExceeded: The session defers or aborts it.
         """
         agent = (ctx.agent and ctx.agent.name) or "main"
-        model = self._model or request_context.model.model_name
         self._release(ctx)
-        begin = partial(self.calls.begin, model=model, expands=self._expand)
+        named = self._model or request_context.model.model_name
+        begin = partial(self.calls.begin, model=named, expands=self._expand)
         call, sent = await asyncio.to_thread(begin, agent, request_context, _rewrite)
         if call.refused:
             error = CallRefusedError(call.refused)
             raise UsageLimitExceeded(error.message) from error
         self._open[ctx.run_id] = call
-        if self._expand and not call.offers_expand:
-            tools = [tool for tool in sent.model_request_parameters.function_tools if tool.name != EXPAND]
-            sent = replace(sent, model_request_parameters=replace(sent.model_request_parameters, function_tools=tools))
-        most = call.max_output_tokens
-        if most is not None:
-            most = min(most, (sent.model_settings or {}).get("max_tokens") or most)
-            sent = replace(sent, model_settings={**(sent.model_settings or {}), "max_tokens": most})
-        return sent
+        tools = call.tools(sent.model_request_parameters.function_tools, ours=self._expand)
+        parameters = replace(sent.model_request_parameters, function_tools=tools)
+        settings = call.settings(sent.model_settings or {}, most="max_tokens", efforts=_EFFORTS) or sent.model_settings
+        model = call.other or sent.model
+        return replace(sent, model=model, model_settings=settings, model_request_parameters=parameters)
 
     async def after_model_request(self, ctx: Any, *, request_context: Any, response: Any) -> Any:  # noqa: ARG002
         """Book what an attempt used."""

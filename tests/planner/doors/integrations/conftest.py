@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from apportion import Planner
+from apportion import Budget, Planner
 from apportion.planner.planner import PlanOptions, WorkflowPlanner
+from apportion.planner.policies import Simplify
+from apportion.planner.problem import Model
+from apportion.prices import lookup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from apportion import Session
 
 ROOT = Path(__file__).parents[4]
 
@@ -41,3 +50,13 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("no luck")
 
     monkeypatch.setattr(WorkflowPlanner, "before", fail)
+
+
+@pytest.fixture
+def tight() -> Iterator[Session]:
+    """A session whose budget holds a call of Sonnet only as a policy simplifies it: Haiku, with half the effort."""
+    cheap = Model.of(lookup("claude-haiku-4-5") or pytest.fail("the table has it"))
+    with Planner(ahead=False).session(
+        "tight", budget=Budget(max_usd=0.003), policies=[Simplify(model=cheap, effort_share=0.5)]
+    ) as session:
+        yield session

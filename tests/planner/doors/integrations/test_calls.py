@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apportion import Budget, Planner, Usage
-from apportion.planner.doors.integrations.calls import ESTIMATED, Calls, usage_of
+from apportion.planner.doors.integrations.calls import ESTIMATED, NOT_CALLABLE, Calls, PlannedCall, usage_of
 from apportion.planner.doors.integrations.pieces import Pieces
+from apportion.planner.doors.integrations.variants import EFFORTS, Variants, lowered, tool_name
 from apportion.records import Kind
 
 if TYPE_CHECKING:
@@ -125,3 +126,66 @@ def test_a_budget_without_room_is_a_refusal_with_a_reason() -> None:
     assert sent is request
     assert session.hand_back.deferred == ("a",)
     assert calls.done[0] == call
+
+
+SONNET, HAIKU = "claude-sonnet-4-5", "claude-haiku-4-5"
+
+
+@pytest.mark.parametrize(("given", "price"), [({HAIKU: "cheap"}, 1e-6), ({}, 3e-6)])
+def test_what_is_booked_is_the_price_of_the_model_that_was_called(
+    tight: Session, given: dict[str, Any], price: float
+) -> None:
+    calls = Calls(tight, variants=Variants(models=given))
+    call, _ = calls.begin("a", ["one"], rewrite, model=SONNET)
+    assert call.step is not None
+    assert (call.step.model, call.other) == (HAIKU, given.get(HAIKU))
+    assert any(NOT_CALLABLE in flag for flag in call.flags) == (not given)
+    calls.end(call, Usage(input_uncached=100, output=0))
+    assert tight.hand_back.used_usd == pytest.approx(100 * price)
+    assert tight.hand_back.used_tokens == 100
+
+
+def test_where_the_model_cannot_be_changed_the_call_says_so(tight: Session) -> None:
+    calls = Calls(tight, variants=Variants(models={HAIKU: "cheap"}))
+    call, _ = calls.begin("a", ["one"], rewrite, model=SONNET, swaps=False)
+    assert call.other is None
+    assert NOT_CALLABLE in call.flags[-1]
+
+
+def test_settings_only_ever_become_less_and_none_is_added_but_the_longest_output(tight: Session) -> None:
+    call, _ = Calls(tight).begin("a", ["one"], rewrite, model=SONNET)
+    most = call.max_output_tokens
+    assert most is not None
+    given = {"max_tokens": most - 1, "effort": "high", "temperature": 1}
+    assert call.settings(given, most="max_tokens", efforts=("effort", "thinking")) == given | {"effort": "medium"}
+    assert call.settings({"max_tokens": most + 1}, most="max_tokens", efforts=("effort",)) == {"max_tokens": most}
+    assert call.settings(given, most=None, efforts=()) == given
+    unplanned = PlannedCall("a")
+    assert unplanned.settings(given, most="max_tokens", efforts=("effort",)) == given
+
+
+def test_a_variant_keeps_the_tools_that_are_named_and_the_way_back(tight: Session) -> None:
+    tools = [
+        {"name": "search"},
+        {"type": "function", "function": {"name": "write"}},
+        {"type": "web_search_20250305"},
+        {"name": "expand"},
+    ]
+    kept = {"simplified": ["write", "web_search_20250305"]}
+    call, _ = Calls(tight, variants=Variants(tools=kept)).begin("a", ["one"], rewrite, model=SONNET)
+    assert call.tools(tools) == tools[1:]
+    assert call.tools(tools, ours=True) == tools[1:3]
+    assert PlannedCall("a").tools(tools) == tools
+    assert [tool_name(tool) for tool in tools] == ["search", "write", "web_search_20250305", "expand"]
+
+
+@given(st.sampled_from(EFFORTS), st.floats(1e-6, 1), st.floats(1e-6, 1))
+def test_a_smaller_share_is_never_more_effort(effort: str, one: float, other: float) -> None:
+    less, more = (EFFORTS.index(lowered(effort, share)) for share in sorted((one, other)))
+    assert less <= more <= EFFORTS.index(effort)
+    assert lowered(effort, 1.0) == effort
+
+
+@pytest.mark.parametrize("effort", [None, True, "none", "minimal", "as much as you like", {"effort": "high"}])
+def test_what_is_no_known_level_of_effort_stays_as_it_is(effort: Any) -> None:
+    assert lowered(effort, 0.1) is effort

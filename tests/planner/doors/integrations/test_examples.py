@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 PAGE = Path(__file__).parents[4] / "docs" / "adapters.md"
-EXAMPLES = dict(
-    re.findall(r"^```python framework=(\w+)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+FOUND = re.findall(
+    r"^```python framework=(\w+)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
 )
+EXAMPLES = {framework: code for framework, code in FOUND if "Variants(" not in code}
+(SIMPLIFIED,) = [code for _, code in FOUND if "Variants(" in code]
 
 
 @pytest.mark.needs_litellm
@@ -24,6 +26,12 @@ def test_the_example_for_litellm_works(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize("framework", ["langchain", "agents", "pydantic_ai"])
 def test_each_example_works_and_sends_less(framework: str, capsys: pytest.CaptureFixture[str]) -> None:
     run(framework, capsys)
+
+
+def test_the_example_of_a_simplified_variant_calls_the_other_model(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("langchain")
+    exec(compile(SIMPLIFIED, str(PAGE), "exec"), {"__name__": "example"})  # noqa: S102  (our own page)
+    assert capsys.readouterr().out.startswith("In short. simplified: runs as 'simplified'")
 
 
 def run(framework: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,7 @@ from pydantic import Field
 
 from apportion.planner.doors.integrations.calls import CallRefusedError
 from apportion.planner.doors.integrations.langchain import PlannerMiddleware
+from apportion.planner.doors.integrations.variants import Variants
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +41,7 @@ class PretendedModel(BaseChatModel):
     answers: list[Any]
     requests: list[tuple[list[Any], dict[str, Any]]] = Field(default_factory=list)
     model_name: str = "claude-sonnet-4-5"
+    effort: str | None = None
 
     @property
     def _llm_type(self) -> str:
@@ -133,7 +135,7 @@ def test_less_is_sent_and_the_state_keeps_the_originals(
     for (sent, _), (whole, _) in zip(planned.requests, plain.requests, strict=True):
         pairs = [(type(message), getattr(message, "tool_call_id", None)) for message in sent]
         assert pairs == [(type(message), getattr(message, "tool_call_id", None)) for message in whole]
-    assert "same 9,345 bytes as message" in planned.requests[2][0][-1].content
+    assert "same 9,345 bytes as result 1 above" in planned.requests[2][0][-1].content
 
 
 def test_switched_off_each_request_is_the_same_to_the_byte(off: Planner, lookup: Any) -> None:
@@ -281,3 +283,19 @@ def test_parts_that_are_no_text_are_passed_on_as_they_are_and_named(planner: Pla
     assert len(result.content[0]["text"]) < 0.5 * len(contents["table"])
     assert middleware.calls.done[1].unread == {"image_url": 2, "hologram": 1}
     assert "2 x image_url passed on, not counted" in middleware.calls.done[1].flags
+
+
+@pytest.mark.parametrize("by", ["invoke", "ainvoke"])
+def test_a_simplified_call_is_made_with_the_model_the_effort_and_the_tools_of_its_variant(
+    tight: Session, lookup: Any, by: str
+) -> None:
+    asked = PretendedModel(answers=[], effort="max")
+    cheap = PretendedModel(answers=asks(), model_name="claude-haiku-4-5", effort="high")
+    variants = Variants(models={"claude-haiku-4-5": cheap}, tools={"simplified": []})
+    middleware = PlannerMiddleware(tight, variants=variants)
+    state = run(asked, lookup, [middleware], by=by)
+    assert state["messages"][-1].text == "Done."
+    (_, options), call = cheap.requests[0], middleware.calls.done[0]
+    assert (options["effort"], options.get("tools"), options["max_tokens"]) == ("medium", None, call.max_output_tokens)
+    assert tight.hand_back.used_usd == pytest.approx(1_000 * 1e-6 + 20 * 5e-6)
+    assert asked.requests == []

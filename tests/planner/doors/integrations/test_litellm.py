@@ -25,10 +25,13 @@ from litellm.types.utils import CallTypes
 
 from apportion.planner.doors.integrations.calls import CallRefusedError
 from apportion.planner.doors.integrations.litellm import PlannerLogger
+from apportion.planner.doors.integrations.variants import Variants
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
+
+    from apportion import Session
 
 pytestmark = [
     pytest.mark.needs_litellm,
@@ -49,10 +52,12 @@ class Provider(litellm.CustomLLM):
     def __init__(self) -> None:
         super().__init__()
         self.requests: list[dict[str, Any]] = []
+        self.models: list[str] = []
         self.error: Exception | None = None
 
     def _keep(self, given: dict[str, Any]) -> None:
         self.requests.append({key: given[key] for key in ("messages", "optional_params")})
+        self.models.append(given["model"])
         if self.error is not None:
             raise self.error
 
@@ -119,7 +124,7 @@ def test_less_is_sent_and_the_caller_keeps_the_originals(
     assert provider.tokens < 0.5 * count_tokens(before)
     pairs = [(message["role"], message.get("tool_call_id")) for message in provider.requests[0]["messages"]]
     assert pairs == [(message["role"], message.get("tool_call_id")) for message in messages]
-    assert "same 9,345 bytes" in provider.requests[0]["messages"][4]["content"]
+    assert "same 9,345 bytes as result 1 above" in provider.requests[0]["messages"][4]["content"]
 
 
 def test_without_the_tool_expand_nothing_is_left_out(
@@ -266,3 +271,32 @@ def test_the_proxy_names_an_agent_after_its_key(planner: Planner, off: Planner) 
     assert asyncio.run(named(planner, "crew", **given)) == given
     assert asyncio.run(named(planner, None)) == {}
     assert asyncio.run(named(off, "crew")) == {}
+
+
+@pytest.mark.parametrize("other", ["pretended/claude-haiku-4-5", {"model": "pretended/claude-haiku-4-5", "top_p": 0.5}])
+def test_a_simplified_call_is_made_with_the_model_the_effort_and_the_tools_of_its_variant(
+    tight: Session, provider: Provider, other: Any
+) -> None:
+    tools = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in ("search", "write")]
+    variants = Variants(models={"claude-haiku-4-5": other}, tools={"simplified": ["write"]})
+    logger = use(PlannerLogger(tight, variants=variants))
+    allowed = {"allowed_openai_params": ["reasoning_effort", "tools"]}
+    options: dict[str, Any] = {"reasoning_effort": "high", "tools": tools, **allowed}
+    asyncio.run(ask([TASK], **options))
+    sent = provider.requests[0]["optional_params"]
+    assert provider.models == ["claude-haiku-4-5"]
+    assert (sent["reasoning_effort"], sent["tools"]) == ("medium", tools[1:])
+    assert sent["max_tokens"] == logger.calls.done[0].max_output_tokens
+    assert sent.get("top_p") == (0.5 if isinstance(other, dict) else None)
+    assert tight.hand_back.used_usd == pytest.approx(1_000 * 1e-6 + 20 * 5e-6)
+
+
+def test_a_model_that_was_given_by_its_place_is_planned_as_any_other(planner: Planner, provider: Provider) -> None:
+    async def main() -> None:
+        await litellm.acompletion("pretended/claude-sonnet-4-5", messages=[TASK])
+
+    with planner.session("w") as session:
+        logger = use(PlannerLogger(session))
+        asyncio.run(main())
+        assert session.hand_back.used_usd == pytest.approx(1_000 * 3e-6 + 20 * 15e-6)
+    assert logger.calls.done[0].flags == ()

@@ -25,10 +25,13 @@ from openai.types.responses import (
     ResponseOutputText,
     ResponseUsage,
 )
+from openai.types.shared import Reasoning
 
-from apportion.planner.doors.integrations.calls import ESTIMATED, CallRefusedError
+from apportion.planner.doors.integrations.calls import ESTIMATED, NOT_CALLABLE, CallRefusedError
 from apportion.planner.doors.integrations.openai_agents import PlannerHooks, tell_refusal
 from apportion.planner.doors.integrations.openai_handoffs import DeltaHandoffs, context_of
+from apportion.planner.doors.integrations.openai_models import PlannedModel
+from apportion.planner.doors.integrations.variants import Variants
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -160,7 +163,7 @@ def test_less_is_sent_and_the_session_keeps_the_originals(
     for sent, whole in zip(planned.requests, plain.requests, strict=True):
         pairs = [(item.get("type"), item.get("call_id")) for item in sent["input"]]
         assert pairs == [(item.get("type"), item.get("call_id")) for item in whole["input"]]
-    assert "same 9,345 bytes" in planned.results(2)[1]
+    assert "same 9,345 bytes as result 1 above" in planned.results(2)[1]
 
 
 def test_switched_off_each_request_is_the_same_to_the_byte(off: Planner, lookup: Any) -> None:
@@ -402,3 +405,53 @@ def test_the_hooks_change_no_setting_of_the_model(lookup: Any) -> None:
         agent.model_settings = ModelSettings(max_tokens=7)
         asyncio.run(run(agent, PlannerHooks(session)))
     assert model.requests[0]["settings"].max_tokens == 7
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_simplified_call_is_made_with_the_model_the_effort_and_the_tools_of_its_variant(
+    tight: Session, lookup: Any, *, streamed: bool
+) -> None:
+    asked, cheap = PretendedModel(), PretendedModel()
+    variants = Variants(models={"claude-haiku-4-5": cheap}, tools={"simplified": ["other"]})
+
+    async def main() -> None:
+        async with PlannerHooks(tight, model="claude-sonnet-4-5", variants=variants) as hooks:
+            agent = agent_of(hooks.model(asked), lookup)
+            agent.model_settings = ModelSettings(reasoning=Reasoning(effort="high", summary="auto"), temperature=0.5)
+            if streamed:
+                config = RunConfig(tracing_disabled=True, call_model_input_filter=hooks.filter)
+                async for _ in Runner.run_streamed(agent, TASK, hooks=hooks, run_config=config).stream_events():
+                    pass
+            else:
+                await run(agent, hooks)
+            assert hooks.calls.done[0].max_output_tokens == cheap.requests[0]["settings"].max_tokens
+
+    asyncio.run(main())
+    settings = cheap.requests[0]["settings"]
+    assert (settings.reasoning.effort, settings.reasoning.summary, settings.temperature) == ("medium", "auto", 0.5)
+    assert cheap.requests[0]["tools"] == []
+    assert tight.hand_back.used_usd == pytest.approx(1_000 * 1e-6 + 20 * 5e-6)  # Haiku caches no prompt this short
+    assert asked.requests == []
+
+
+def test_a_model_that_is_not_ours_is_called_as_it_is_and_the_call_says_so(tight: Session, lookup: Any) -> None:
+    asked, cheap = PretendedModel(), PretendedModel()
+
+    async def main() -> Any:
+        variants = Variants(models={"claude-haiku-4-5": cheap})
+        async with PlannerHooks(tight, model="claude-sonnet-4-5", variants=variants) as hooks:
+            await run(agent_of(asked, lookup), hooks)
+            return hooks.calls.done[0]
+
+    call = asyncio.run(main())
+    assert NOT_CALLABLE in call.flags[-1]
+    assert (len(asked.requests), cheap.requests) == (1, [])
+
+
+def test_a_model_of_ours_without_a_plan_calls_what_it_was_made_of(lookup: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "opens nothing")
+    plain, ours = PretendedModel(), PretendedModel()
+    asyncio.run(run(agent_of(plain, lookup)))
+    asyncio.run(run(agent_of(PlannedModel(ours), lookup)))
+    assert ours.bytes == plain.bytes
+    assert PlannedModel("gpt-4.1").model == "gpt-4.1"

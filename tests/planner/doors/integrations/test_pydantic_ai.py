@@ -29,6 +29,7 @@ from pydantic_ai.usage import RequestUsage
 
 from apportion.planner.doors.integrations.calls import CallRefusedError
 from apportion.planner.doors.integrations.pydantic_ai import PlannerCapability, usage_limits
+from apportion.planner.doors.integrations.variants import Variants
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -126,7 +127,7 @@ def test_less_is_sent_and_the_history_keeps_the_originals(
     for (sent, _), (whole, _) in zip(planned.requests, plain.requests, strict=True):
         kinds = [[part.part_kind for part in message.parts] for message in sent]
         assert kinds == [[part.part_kind for part in message.parts] for message in whole]
-    assert "same 9,345 bytes" in planned.results(2)[1]
+    assert "same 9,345 bytes as result 1 above" in planned.results(2)[1]
 
 
 def test_structured_results_are_planned_as_the_text_that_the_model_reads(planner: Planner) -> None:
@@ -280,3 +281,22 @@ def test_a_run_that_was_planned_as_one_step_gets_limits_of_pydantic_ai(planner: 
         step = session.before("reviewer", [ContextItem("look")], model="claude-sonnet-4-5")
     limits = usage_limits(step)
     assert (limits.total_tokens_limit, limits.output_tokens_limit) == (step.allocated_tokens, step.max_output_tokens)
+
+
+def test_a_simplified_request_is_made_with_the_model_the_effort_and_the_tools_of_its_variant(
+    tight: Session, lookup: Callable[..., Any]
+) -> None:
+    asked, cheap = PretendedModel([]), PretendedModel([])
+    other = FunctionModel(cheap, model_name="claude-haiku-4-5", profile={"supports_thinking": True})
+    variants = Variants(models={"claude-haiku-4-5": other}, tools={"simplified": ["other"]})
+    capability = PlannerCapability(tight, model="claude-sonnet-4-5", variants=variants)
+    agent_of(asked, lookup, capability).run_sync(
+        TASK, model_settings={"thinking": "high", "openai_reasoning_effort": "low"}
+    )
+    info, call = cheap.requests[0][1], capability.calls.done[0]
+    assert info.model_settings["openai_reasoning_effort"] == "low"
+    assert info.model_settings["max_tokens"] == call.max_output_tokens
+    assert info.model_request_parameters.thinking == "medium"
+    assert info.function_tools == []
+    assert tight.hand_back.used_usd == pytest.approx(1_000 * 1e-6 + 20 * 5e-6)
+    assert asked.requests == []
