@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from apportion.compression.strategies.log_templates import LogTemplates
 from apportion.compression.strategies.types import Item, Query
 from apportion.compression.validation.facts import extract_facts, missing_facts
@@ -21,11 +24,11 @@ def test_lines_become_rows_of_the_words_that_differ() -> None:
         "A:2026-01-02 * INFO srv: request id=* of * done",
         "A 10:20:30 0 10.0.0.0",
         ' " 1 10.0.0.1',
-        " 10:20:31 2 10.0.0.2",
+        "10:20:31 2 10.0.0.2",
         ' " 3 10.0.0.3',
-        " 10:20:32 4 10.0.0.4",
+        "10:20:32 4 10.0.0.4",
         ' " 5 10.0.0.5',
-        " 10:20:33 6 10.0.0.6",
+        "10:20:33 6 10.0.0.6",
         ' " 7 10.0.0.7',
         ">bye",
     ]
@@ -56,8 +59,72 @@ def test_lines_that_share_their_beginning_only_have_the_rest_as_one_word() -> No
     assert form_of("\n".join(lines)).split("\n")[1:4] == [
         "A:2026-06-18T* *",
         "A 05:53:50.640242Z cloning the repository",
-        " 05:53:51.640242Z done",
+        "05:53:51.640242Z done",
     ]
+
+
+def test_columns_that_were_padded_and_words_that_follow_from_others_are_part_of_the_template() -> None:
+    names = ["main", "fix/index-of-tables", "docs", "feat/quick-log-templates-of-all-kinds", "feat/one", "release"]
+    lines = [
+        f" * [new branch]   {name:<24} -> origin/{name}  {7 ** (number + 1):>7}" for number, name in enumerate(names)
+    ]
+    assert form_of("\n".join(lines)).split("\n")[:4] == [
+        '[log 1; <> filled by rows; > as it was; " as above; <>2 as the second, <>2-x without x; <><9 padded to 9]',
+        "A: * [new branch]   <>1-origin/<24 -> <> <>>8",
+        "A origin/main 7",
+        " origin/fix/index-of-tables 49",
+    ]
+
+
+def test_lines_in_which_words_follow_from_others_in_another_way_have_templates_of_their_own() -> None:
+    branches = [
+        f"12:00:{number:02}  * [new branch]  topic-{number}/x -> origin/topic-{number}/x" for number in range(20)
+    ]
+    tags = [f"12:01:{number:02}  * [new tag]  v1.{number}.0 -> v1.{number}.0" for number in range(20)]
+    assert form_of("\n".join(branches + tags)).split("\n")[1:3] == [
+        "A:<>  * [new branch]  <>2-origin/ -> <>",
+        "B:<>  * [new tag]  <>2 -> <>",
+    ]
+
+
+def test_blanks_that_follow_no_rule_divide_the_lines() -> None:
+    lines = [f"job {number} is{' ' * (number % 3 + 1)}done by worker {number * 7} of the pool" for number in range(30)]
+    assert form_of("\n".join(lines)).split("\n")[1:4] == [
+        "A:job * is done by worker * of the pool",
+        "B:job * is  done by worker * of the pool",
+        "C:job * is   done by worker * of the pool",
+    ]
+
+
+def test_a_number_behind_a_time_does_not_keep_a_line_from_having_it_as_its_beginning() -> None:
+    said = ["cloning", "24.04.4", "7 of 9", "the end", "x y z", "ok", "so it is now", "b c d e f", "g", "h i j k l m"]
+    lines = [f"2026-06-18T05:53:{number + 50}.640242Z {text}" for number, text in enumerate(said * 2)]
+    assert "05:53:51.640242Z 24.04.4" in form_of("\n".join(lines)).split("\n")
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["a", "b-1", "c/22", "", " ", "12", '"', ">7", "*2"]),
+            st.integers(0, 12),
+            st.integers(0, 9999),
+        ),
+        min_size=6,
+        max_size=30,
+    ),
+    st.sampled_from(
+        [
+            "{0:<{1}} {2:>4} x {0}",
+            "at {2}  {0} to/{0} end of it",
+            "{2} {0:>9}   -> {0:<{1}}  end",
+            "{0}{2} is {0}{2}>{1}",
+        ]
+    ),
+)
+def test_whatever_stands_in_columns_comes_back(cells: list[tuple[str, int, int]], line: str) -> None:
+    text = "\n".join("all the same in these words: " + line.format(*cell) for cell in cells)
+    form = LogTemplates().encode(text, Item(text.encode()), Query())
+    assert form is None or LogTemplates().decode(form, ()) == text
 
 
 def test_error_lines_and_all_facts_stay_whole() -> None:
