@@ -8,6 +8,7 @@ cache holds.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import is_
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apportion.compression.actions import mask, reference
@@ -162,9 +163,11 @@ class LiveRun:
 
     def known(self, items: Sequence[ContextItem]) -> int:
         """Return how many leading pieces are those of the call before."""
+        least = min(len(self._items), len(items))
+        if all(map(is_, self._items, items)):
+            return least
         pairs = zip(self._items, items, strict=False)
-        changed = next((i for i, (old, new) in enumerate(pairs) if not _same(old, new)), None)
-        return min(len(self._items), len(items)) if changed is None else changed
+        return next((i for i, (old, new) in enumerate(pairs) if not _same(old, new)), least)
 
     def carry_out(self, plan: InvocationPlan) -> None:
         """Change what is sent as a plan says."""

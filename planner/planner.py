@@ -619,7 +619,8 @@ def _saved_for_sure(ask: Invocation, births: Sequence[Birth]) -> float:
 def tokens_with(prompt: PlannedPrompt, births: Sequence[Birth]) -> NDArray[np.float64]:
     """Return the tokens of each item once new ones have entered as planned, shape (n,)."""
     tokens: NDArray[np.float64] = prompt.column("tokens").copy()
-    tokens[[birth.row for birth in births]] = [birth.tokens for birth in births]
+    for birth in births:
+        tokens[birth.row] = birth.tokens
     return tokens
 
 

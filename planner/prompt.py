@@ -280,8 +280,8 @@ class PlannedPrompt:
     def structured_away(self) -> NDArray[np.float64]:
         """Return for each item the provider tokens that its lossless form saves; 0 where something is left out."""
         saved: NDArray[np.float64] = self.column("full_tokens") - self.column("tokens")
-        lossless = np.isin(self.column("form"), (_STRUCTURE, _REFERENCE))
-        return np.where(lossless, saved, 0.0)
+        form = self.column("form")
+        return np.where((form == _STRUCTURE) | (form == _REFERENCE), saved, 0.0)
 
     def need_at(self, call: int) -> NDArray[np.float64]:
         """Return for each item the probability that it is needed again if it is masked before a call of the run."""
