@@ -90,7 +90,7 @@ def run(planner: Planner, calls: int, *, ingest: bool, pause: bool, budget: int,
         process = time.process_time()
         for agent, history, _new in histories(calls, seed):
             if ingest:
-                session.ingest(history[-1], model=MODEL)
+                session.ingest(history[-1], model=MODEL, run_id=agent)
             usage = usage_of(history)
             wall, cpu, process = time.perf_counter(), time.thread_time(), time.process_time()
             step = session.before(agent, history, model=MODEL, expands=True, mandatory=False)
@@ -150,7 +150,7 @@ def run_http(client: Client, calls: int, *, enabled: bool, pause_s: float) -> Ti
     for agent, history, new in histories(calls, 0):
         items = [{"content": item.content, "kind": item.kind.value, "name": item.name} for item in history[-new:]]
         if enabled:
-            client.post(f"{path}/ingest", {"items": items[-1:], "model": MODEL})
+            client.post(f"{path}/ingest", {"items": items[-1:], "model": MODEL, "run_id": agent})
         usage = usage_of(history).model_dump(include={"input_uncached", "cache_read", "output"})
         asked = {"agent": agent, "unchanged": len(history) - new, "items": items, "model": MODEL, "expands": True}
         wall, cpu = time.perf_counter(), time.thread_time()
