@@ -310,16 +310,15 @@ class WorkflowPlanner:
 
     def _birth(self, ask: Invocation, row: int) -> Birth | None:
         prompt, off = ask.prompt, self.options.off
-        tokens, copy = prompt.column("tokens")[row], int(prompt.column("copy")[row])
+        tokens, copy = prompt.value("tokens", row), int(prompt.value("copy", row))
         if copy >= 0 and tokens > REFERENCE_TOKENS and prompt.shown(copy) and Feature.REFERENCE not in off:
             return Birth(row, Action.REFERENCE, float(REFERENCE_TOKENS), copy)
-        structured, selected, referred = (
-            float(prompt.column(name)[row]) for name in ("structured", "selected", "referred")
-        )
+        structured, selected = prompt.value("structured", row), prompt.value("selected", row)
+        referred = prompt.value("referred", row)
         if Feature.STRUCTURE in off:
-            structured = float(tokens)
+            structured = tokens
         if Feature.REFERENCE in off:
-            referred = float(tokens)
+            referred = tokens
         lossless = min(structured, referred)
         worth = selected < lossless and Feature.SELECT not in off
         if worth and self._worth_selecting(ask, row, lossless, selected):

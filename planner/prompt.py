@@ -114,6 +114,11 @@ class PlannedPrompt:
         """Return a column as a view of shape (n,)."""
         return self._data[name][: self._size]
 
+    def value(self, name: str, row: int) -> float:
+        """Return what a column holds at a row."""
+        value: float = self._data[name].item(row)
+        return value
+
     def append(
         self,
         *,

@@ -380,9 +380,7 @@ class Session(SessionCore):
             self._planner.after(Used(agent, -1, use.sent, use.written, use.cost, use.cost, 0, 0))
             self._teller.usage(step, usage, stage=self._stage, usd=use.usd, saved_usd=None)
 
-    def ingest(
-        self, item: ContextItem, *, task: str = "", model: str | None = None, run_id: str | None = None
-    ) -> None:
+    def ingest(self, item: ContextItem, *, task: str = "", model: str | None = None, run_id: str | None = None) -> None:
         """Work out the shorter forms of a result as soon as it is there, for example while other tools still run.
 
         `before` does it otherwise. Safe to call from any thread, and without effect on any plan.

@@ -390,7 +390,7 @@ class SessionCore:
                 self._planner.prepare(ask, masks)
 
     def _decide(self, run_id: str, item: ContextItem, plain: Outcome | None) -> None:
-        """Work out how a result can refer to what a run's prompt holds, before the run asks; takes no lock meanwhile."""
+        """Work out how a result can refer to what a run's prompt holds, before the run asks; not under the lock."""
         with self._lock:
             run = self._runs.get(run_id)
             if run is None:
