@@ -7,7 +7,8 @@ Ten agents take turns. Before each call an agent has read a file of 40 to 400 li
 arrives, and the next plan while the model works (the benchmark waits for that between calls, where a model would take
 seconds). `back to back` does not wait: background work and calls share the interpreter. `cold` ingests nothing, so that
 `before` works out the forms. `tight` has a budget of half of what the workflow needs, so that masks and budgets are
-planned together. `ledger` books in a SQLite file as well. Over HTTP the same orchestrator asks a server of its own
+planned together. `rereads` reads one of three files again and again, each time with another line changed, so that
+results refer to what stands in the prompt; no mark is set for it. `ledger` books in a SQLite file as well. Over HTTP the same orchestrator asks a server of its own
 process, by one connection, and sends what is new of each history.
 
 `cpu` is processor time of the thread that asks, `wall` is what a stopwatch says, and `background` is processor time of
@@ -62,15 +63,24 @@ def text_of(rng: random.Random, number: int) -> str:
     )
 
 
-def histories(calls: int, seed: int) -> Iterator[tuple[str, list[ContextItem], int]]:
+def edited(rng: random.Random, files: list[list[str]]) -> str:
+    """A file of some, read after one of its lines was changed."""
+    lines = rng.choice(files)
+    lines[rng.randrange(len(lines))] = f"changed_{rng.randrange(10**6)} = {rng.random()}"
+    return "\n".join(f"{number:6d}→{line}" for number, line in enumerate(lines, 1))
+
+
+def histories(calls: int, seed: int, *, again: bool = False) -> Iterator[tuple[str, list[ContextItem], int]]:
     """Yield agent, its history before its next call, and how many pieces are new; the agents take turns."""
     rng = random.Random(seed)  # noqa: S311  (no secret)
     known = {f"agent {number}": [ContextItem("Find the largest value.")] for number in range(AGENTS)}
+    files = [text_of(rng, number).split("\n") for number in range(3)] if again else []
     for turn in range(calls):
         for agent, history in known.items():
+            text = edited(rng, files) if again else text_of(rng, turn)
             new = [
                 ContextItem("{}", Kind.TOOL_CALL, "Read", f"{agent} {turn}"),
-                ContextItem(text_of(rng, turn), Kind.TOOL_RESULT, "Read", f"{agent} {turn}"),
+                ContextItem(text, Kind.TOOL_RESULT, "Read", f"{agent} {turn}"),
             ]
             history.extend(new)
             yield agent, history, len(new) + 1
@@ -83,14 +93,16 @@ def usage_of(history: list[ContextItem]) -> Usage:
     return Usage(input_uncached=prompt // 10, cache_read=prompt - prompt // 10, output=len(OUTPUT) // 4)
 
 
-def run(planner: Planner, calls: int, *, ingest: bool, pause: bool, budget: int, seed: int = 0) -> Times:
+def run(
+    planner: Planner, calls: int, *, ingest: bool, pause: bool, budget: int, seed: int = 0, again: bool = False
+) -> Times:
     """Run one workflow in this process."""
     times = Times([], [], [], [])
     with planner.session(f"run {time.monotonic_ns()}", budget=Budget(max_tokens=budget)) as session:
         process = time.process_time()
-        for agent, history, _new in histories(calls, seed):
+        for agent, history, _new in histories(calls, seed, again=again):
             if ingest:
-                session.ingest(history[-1], model=MODEL)
+                session.ingest(history[-1], model=MODEL, run_id=agent)
             usage = usage_of(history)
             wall, cpu, process = time.perf_counter(), time.thread_time(), time.process_time()
             step = session.before(agent, history, model=MODEL, expands=True, mandatory=False)
@@ -150,7 +162,7 @@ def run_http(client: Client, calls: int, *, enabled: bool, pause_s: float) -> Ti
     for agent, history, new in histories(calls, 0):
         items = [{"content": item.content, "kind": item.kind.value, "name": item.name} for item in history[-new:]]
         if enabled:
-            client.post(f"{path}/ingest", {"items": items[-1:], "model": MODEL})
+            client.post(f"{path}/ingest", {"items": items[-1:], "model": MODEL, "run_id": agent})
         usage = usage_of(history).model_dump(include={"input_uncached", "cache_read", "output"})
         asked = {"agent": agent, "unchanged": len(history) - new, "items": items, "model": MODEL, "expands": True}
         wall, cpu = time.perf_counter(), time.thread_time()
@@ -196,6 +208,7 @@ def main() -> None:
             ("off", {"options": PlanOptions(enabled=False)}, {"ingest": False, "pause": True, "budget": ROOMY}),
             ("ingested", {}, {"ingest": True, "pause": True, "budget": ROOMY}),
             ("tight", {}, {"ingest": True, "pause": True, "budget": tight}),
+            ("rereads", {}, {"ingest": True, "pause": True, "budget": ROOMY, "again": True}),
             ("back to back", {}, {"ingest": True, "pause": False, "budget": ROOMY}),
             ("cold", {}, {"ingest": False, "pause": True, "budget": ROOMY}),
             ("ledger", {"ledger": ledger}, {"ingest": True, "pause": True, "budget": ROOMY}),

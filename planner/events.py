@@ -80,6 +80,8 @@ class Teller:
 
     def step(self, step: Step, *, stage: int, prompt_tokens: int | None) -> None:
         """Tell what was decided about an invocation."""
+        if not self.heard:
+            return
         self.tell(
             "step",
             agent=step.agent,
@@ -147,6 +149,8 @@ class Teller:
 
     def usage(self, step: Step, usage: Usage, *, stage: int, usd: float | None, saved_usd: float | None) -> None:
         """Tell what an invocation used, beside what it was allocated."""
+        if not self.heard:
+            return
         writes = [tokens for tokens in (usage.cache_write_5m, usage.cache_write_1h) if tokens is not None]
         self.tell(
             "usage",

@@ -140,7 +140,10 @@ class HeldTexts:
     def _shared(self, text: str) -> Counter[int]:
         """Return how many characters of whole lines, without their numbers, each held text shares with a text."""
         shared: Counter[int] = Counter()
-        for line in telling(text):
+        lines = telling(text)
+        if self._rows_of.keys().isdisjoint(lines):  # most often: nothing was read before
+            return shared
+        for line in lines:
             rows = self._rows_of.get(line, ())
             for row in rows if len(rows) <= MAX_ROWS else rows[:1]:
                 shared[row] += len(line) + 1

@@ -8,6 +8,7 @@ cache holds.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import is_
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apportion.compression.actions import mask, reference, result_number
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from apportion.compression.store import Handle, HandleStore
-    from apportion.compression.strategies.types import Outcome
+    from apportion.compression.strategies.types import Held, Outcome
     from apportion.planner.forms import Forms
     from apportion.planner.planner import Invocation, InvocationPlan
 
@@ -91,6 +92,31 @@ class Standing(NamedTuple):
         return None
 
 
+class Decided(NamedTuple):
+    """How a piece can refer to what is held, or why it does not; the same for everybody who asks.
+
+    Attributes:
+        item: The piece.
+        plain: Its shortest form without references; `None`: the original.
+        held: What was held.
+        found: The form with references, or why there is none.
+    """
+
+    item: ContextItem
+    plain: Outcome | None
+    held: tuple[Held, ...]
+    found: Referred | str
+
+    @classmethod
+    def of(cls, item: ContextItem, plain: Outcome | None, held: tuple[Held, ...]) -> Decided:
+        """Decide; that takes as long as some thousand lines are looked at."""
+        return cls(item, plain, held, refer(_bytes(item.content), held, name=item.name, plain=plain))
+
+    def fits(self, item: ContextItem, plain: Outcome | None, held: tuple[Held, ...]) -> bool:
+        """Say whether it was decided of the same, as it is now."""
+        return (item.content, item.name, plain, held) == (self.item.content, self.item.name, self.plain, self.held)
+
+
 class LiveRun:
     """The prompt of one agent run, from call to call.
 
@@ -131,6 +157,7 @@ class LiveRun:
         self._copies: dict[str, int] = {}
         self.references = References()
         """What refers to what."""
+        self._decided: dict[str, Decided] = {}
         self._held = 0
         self._tokens: float | None = None
 
@@ -162,9 +189,11 @@ class LiveRun:
 
     def known(self, items: Sequence[ContextItem]) -> int:
         """Return how many leading pieces are those of the call before."""
+        least = min(len(self._items), len(items))
+        if all(map(is_, self._items, items)):
+            return least
         pairs = zip(self._items, items, strict=False)
-        changed = next((i for i, (old, new) in enumerate(pairs) if not _same(old, new)), None)
-        return min(len(self._items), len(items)) if changed is None else changed
+        return next((i for i, (old, new) in enumerate(pairs) if not _same(old, new)), least)
 
     def carry_out(self, plan: InvocationPlan) -> None:
         """Change what is sent as a plan says."""
@@ -190,6 +219,7 @@ class LiveRun:
         self._held = len(self.prompt)
         self.prompt.sent()
         self.references.offered.clear()
+        self._decided.clear()
         self._clock.touch((self.run_id, self.model), now)
         self.calls += 1
 
@@ -265,13 +295,32 @@ class LiveRun:
         if copy >= 0:
             return {"owed": {copy: float(STUB_TOKENS - REFERENCE_TOKENS)}}
         plain = self._shorter.get((row, Action.STRUCTURE))
-        texts = [item.content] if plain is None else [item.content, plain.content.decode("utf-8", "surrogatepass")]
-        held = self.references.literal.sources(*texts)
-        found = refer(_bytes(item.content), held, name=item.name, plain=plain) if held else None
+        held = self.sources(item, plain)
+        if not held:
+            return {}
+        decided = self._decided.get(item.content)
+        if decided is None or not decided.fits(item, plain, held):
+            decided = Decided.of(item, plain, held)
+        found = decided.found
         if not isinstance(found, Referred):
             return {}
         self.references.offered[row] = found
         return {"referred": self._size(found.form.content).tokens, "owed": found.owed}
+
+    def sources(self, item: ContextItem, plain: Outcome | None) -> tuple[Held, ...]:
+        """Return what stands literally in the prompt that a new piece can refer to.
+
+        Args:
+            item: The piece.
+            plain: Its shortest form without references; `None`: the original.
+        """
+        if plain is None:
+            return self.references.literal.sources(item.content)
+        return self.references.literal.sources(item.content, plain.content.decode("utf-8", "surrogatepass"))
+
+    def note_decided(self, decided: Decided) -> None:
+        """Take note of how a piece can refer to what is held, so that nobody has to ask when it enters."""
+        self._decided[decided.item.content] = decided
 
     def _columns(self, row: int, item: ContextItem, task: str, need: float, *, expands: bool) -> dict[str, Any]:
         """Work out the shorter forms of a piece, and return their columns in the prompt."""

@@ -310,16 +310,15 @@ class WorkflowPlanner:
 
     def _birth(self, ask: Invocation, row: int) -> Birth | None:
         prompt, off = ask.prompt, self.options.off
-        tokens, copy = prompt.column("tokens")[row], int(prompt.column("copy")[row])
+        tokens, copy = prompt.value("tokens", row), int(prompt.value("copy", row))
         if copy >= 0 and tokens > REFERENCE_TOKENS and prompt.shown(copy) and Feature.REFERENCE not in off:
             return Birth(row, Action.REFERENCE, float(REFERENCE_TOKENS), copy)
-        structured, selected, referred = (
-            float(prompt.column(name)[row]) for name in ("structured", "selected", "referred")
-        )
+        structured, selected = prompt.value("structured", row), prompt.value("selected", row)
+        referred = prompt.value("referred", row)
         if Feature.STRUCTURE in off:
-            structured = float(tokens)
+            structured = tokens
         if Feature.REFERENCE in off:
-            referred = float(tokens)
+            referred = tokens
         lossless = min(structured, referred)
         worth = selected < lossless and Feature.SELECT not in off
         if worth and self._worth_selecting(ask, row, lossless, selected):
@@ -619,7 +618,8 @@ def _saved_for_sure(ask: Invocation, births: Sequence[Birth]) -> float:
 def tokens_with(prompt: PlannedPrompt, births: Sequence[Birth]) -> NDArray[np.float64]:
     """Return the tokens of each item once new ones have entered as planned, shape (n,)."""
     tokens: NDArray[np.float64] = prompt.column("tokens").copy()
-    tokens[[birth.row for birth in births]] = [birth.tokens for birth in births]
+    for birth in births:
+        tokens[birth.row] = birth.tokens
     return tokens
 
 

@@ -114,6 +114,11 @@ class PlannedPrompt:
         """Return a column as a view of shape (n,)."""
         return self._data[name][: self._size]
 
+    def value(self, name: str, row: int) -> float:
+        """Return what a column holds at a row."""
+        value: float = self._data[name].item(row)
+        return value
+
     def append(
         self,
         *,
@@ -280,8 +285,8 @@ class PlannedPrompt:
     def structured_away(self) -> NDArray[np.float64]:
         """Return for each item the provider tokens that its lossless form saves; 0 where something is left out."""
         saved: NDArray[np.float64] = self.column("full_tokens") - self.column("tokens")
-        lossless = np.isin(self.column("form"), (_STRUCTURE, _REFERENCE))
-        return np.where(lossless, saved, 0.0)
+        form = self.column("form")
+        return np.where((form == _STRUCTURE) | (form == _REFERENCE), saved, 0.0)
 
     def need_at(self, call: int) -> NDArray[np.float64]:
         """Return for each item the probability that it is needed again if it is masked before a call of the run."""

@@ -451,7 +451,7 @@ class Session(SessionCore):
             self._planner.after(Used(agent, -1, use.sent, use.written, use.cost, use.cost, 0, 0))
             self._teller.usage(step, usage, stage=self._stage, usd=use.usd, saved_usd=None)
 
-    def ingest(self, item: ContextItem, *, task: str = "", model: str | None = None) -> None:
+    def ingest(self, item: ContextItem, *, task: str = "", model: str | None = None, run_id: str | None = None) -> None:
         """Work out the shorter forms of a result as soon as it is there, for example while other tools still run.
 
         `before` does it otherwise. Safe to call from any thread, and without effect on any plan.
@@ -460,6 +460,7 @@ class Session(SessionCore):
             item: The result.
             task: The task of the agent that gets it.
             model: The model that it is for: its tokens are counted, too.
+            run_id: The context window that gets it, where that is known: what in it the result repeats is looked for.
         """
         counter = TokenCounter(model)
         size = self._sizes.of(item.content, counter)
@@ -472,11 +473,15 @@ class Session(SessionCore):
                 text = form.content.decode("utf-8", "surrogatepass")
                 self._sizes.of(text, counter)
                 telling(text)
+        if run_id is not None:
+            self._decide(run_id, item, forms.structured)
 
-    def ingest_soon(self, items: Sequence[ContextItem], *, task: str = "", model: str | None = None) -> None:
+    def ingest_soon(
+        self, items: Sequence[ContextItem], *, task: str = "", model: str | None = None, run_id: str | None = None
+    ) -> None:
         """Let shorter forms be worked out in the background; see `ingest`. Returns at once."""
         for item in items:
-            work = partial(self.ingest, item, task=task, model=model)
+            work = partial(self.ingest, item, task=task, model=model, run_id=run_id)
             work() if self._home.ahead is None else self._home.ahead.do(work)
 
     def finished(self, run_id: str) -> None:

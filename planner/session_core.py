@@ -20,7 +20,7 @@ from apportion.planner.forms import Forms
 from apportion.planner.governor import NUSD, Governor, Grant, Lack
 from apportion.planner.handing import Handing
 from apportion.planner.ledger.records import Amounts
-from apportion.planner.live import LiveRun, SentItem, look_at, quoted, replaceable
+from apportion.planner.live import Decided, LiveRun, SentItem, look_at, quoted, replaceable
 from apportion.planner.loading import RunShape
 from apportion.planner.planner import REMAINING_CALLS, Invocation, InvocationPlan, Used
 from apportion.planner.replay.billing import CacheClock, tariff
@@ -36,6 +36,7 @@ from apportion.tokens import TokenCounter, count_tokens
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from apportion.compression.strategies.types import Outcome
     from apportion.planner.exhaustion import Waiting
     from apportion.planner.live import ContextItem
     from apportion.planner.offers import Loading
@@ -490,6 +491,19 @@ class SessionCore:
         with self._lock:
             if self._runs.get(run.run_id) is run and run.calls == calls:
                 self._planner.prepare(ask, masks)
+
+    def _decide(self, run_id: str, item: ContextItem, plain: Outcome | None) -> None:
+        """Work out how a result can refer to what a run's prompt holds, before the run asks; not under the lock."""
+        with self._lock:
+            run = self._runs.get(run_id)
+            if run is None:
+                return
+            run.hold_sent()
+            held = run.sources(item, plain)
+        if held:
+            decided = Decided.of(item, plain, held)
+            with self._lock:
+                run.note_decided(decided)
 
     # Checkpoints.
 

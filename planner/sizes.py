@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from apportion.tokens import count_tokens
 
 if TYPE_CHECKING:
-    from apportion.tokens import TokenCounter, TokenizerFamily
+    from apportion.tokens import TokenCounter
 
 
 class Size(NamedTuple):
@@ -26,12 +26,14 @@ class Sizes:
     """Remembers the sizes of the texts of one session; safe to share between threads."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[TokenizerFamily, str], Size] = {}
+        self._known: dict[str | None, dict[str, Size]] = {}
 
     def of(self, text: str, counter: TokenCounter) -> Size:
         """Return the size of a text for a model."""
-        key = (counter.family, text)
-        size = self._known.get(key)
+        known = self._known.get(counter.model)
+        if known is None:
+            known = self._known.setdefault(counter.model, {})
+        size = known.get(text)
         if size is None:
-            size = self._known[key] = Size(count_tokens(text), float(counter.estimate(text).tokens))
+            size = known[text] = Size(count_tokens(text), float(counter.estimate(text).tokens))
         return size

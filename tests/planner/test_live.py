@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,13 +12,15 @@ from hypothesis import strategies as st
 
 import apportion.files
 from apportion.compression.store import HandleStore
+from apportion.compression.strategies.types import Held
 from apportion.planner.forms import Forms
-from apportion.planner.held import restores
-from apportion.planner.live import ContextItem, LiveRun
+from apportion.planner.held import Referred, restores
+from apportion.planner.live import ContextItem, Decided, LiveRun
 from apportion.planner.masking import MaskPlan
 from apportion.planner.planner import Birth, InvocationPlan
 from apportion.planner.replay.billing import CacheClock
-from apportion.records import Action, Kind
+from apportion.planner.session import Planner
+from apportion.records import Action, Kind, Usage
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 LINES = Path(apportion.files.__file__).read_text(encoding="utf-8").split("\n")[:50]
@@ -76,6 +79,41 @@ def test_references_are_exact_and_never_dangle(steps: list[tuple[str, list[int]]
         items.append(ContextItem(result, Kind.TOOL_RESULT, name="Read", link=str(number)))
         step(run, items, masks)
         audit(run, items)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(RESULTS), st.integers(0, 9)), min_size=2, max_size=6), st.integers(1, 9))
+def test_what_is_worked_out_when_a_result_arrives_changes_nothing_of_what_is_sent(
+    results: list[tuple[str, int]], forgotten: int
+) -> None:
+    sent: list[list[tuple[str, ...]]] = []
+    for run_id in (None, "main", "another"):
+        planner = Planner(ahead=False, clock=lambda: NOON, timer=lambda: 0.0)
+        with planner.session("w") as session:
+            items, steps = [ContextItem("look")], []
+            for number, (result, early) in enumerate(results):
+                if number == 4:
+                    del items[forgotten:]
+                new = ContextItem(result, Kind.TOOL_RESULT, name="Read", link=str(number))
+                for item in (new, ContextItem(results[early % len(results)][0], Kind.TOOL_RESULT, name="Read")):
+                    if run_id is not None:
+                        session.ingest(item, run_id=run_id)
+                items.append(new)
+                steps.append(session.before("main", items, expands=True).contents)
+                session.after(session.pending[0], Usage(input_uncached=9000, output=9))
+        sent.append(steps)
+    assert sent[0] == sent[1] == sent[2]
+
+
+def test_what_was_decided_of_other_texts_is_decided_anew() -> None:
+    item, held = ContextItem(RESULTS[1], Kind.TOOL_RESULT, name="Read"), Held("#1", RESULTS[0].encode())
+    decided = Decided.of(item, None, (held,))
+    assert isinstance(decided.found, Referred)
+    assert decided.fits(replace(item), None, (Held("#1", RESULTS[0].encode()),))
+    assert not decided.fits(item, None, ())
+    assert not decided.fits(item, None, (Held("#2", RESULTS[0].encode()),))
+    assert not decided.fits(item, decided.found.form, (held,))
+    assert not decided.fits(replace(item, name="Bash"), None, (held,))
 
 
 def test_a_file_that_is_read_again_refers_to_what_was_read_and_is_whole_once_that_goes() -> None:

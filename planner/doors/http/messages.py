@@ -238,6 +238,7 @@ class Ingest(Message):
     items: Annotated[list[Piece], Field(max_length=10_000)]
     task: str = ""
     model: str | None = None
+    run_id: str | None = None
 
 
 class Wait(Message):

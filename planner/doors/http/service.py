@@ -211,7 +211,8 @@ class Service:
 
     def ingest(self, session_id: str, given: messages.Ingest) -> messages.Done:
         """Work out shorter forms in the background."""
-        self.session(session_id).ingest_soon(_items(given.items), task=given.task, model=given.model)
+        session = self.session(session_id)
+        session.ingest_soon(_items(given.items), task=given.task, model=given.model, run_id=given.run_id)
         return messages.Done()
 
     def ready(self, session_id: str, given: messages.Wait) -> messages.StepsAnswer:
