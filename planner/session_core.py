@@ -181,6 +181,9 @@ class SessionCore:
         ask = self._invocation(run, request.agent, cached)
         plan = self._planner.before(ask)
         run.carry_out(plan)
+        failure = getattr(self._home.store, "failure", None) if request.expands else None
+        if failure is not None:
+            plan = replace(plan, degraded=(*plan.degraded, f"parts may stay that were to be left out: {failure}"))
         return run, ask, plan
 
     def _unplanned(self, request: Request, reason: str) -> Step | Lack:
