@@ -112,6 +112,14 @@ def test_the_second_reading_and_the_bill_are_what_they_say(harness: Any) -> None
     assert compression.bill([prompt, first, result, second], calls) == expected
 
 
+def test_the_benchmark_of_damages_says_where_it_finds_no_text(tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text("too short to be used")
+    done = run("damage.py", tmp_path, "--quick")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"contents in {tmp_path} is a text of 400 to 12,000 characters" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_benchmark_of_damages_shows_each_kind(tmp_path: Path) -> None:
     done = run("damage.py", ROOT / "fixtures" / "content", "--quick", "--json", tmp_path / "result.json")
     assert done.returncode == 0, done.stderr
