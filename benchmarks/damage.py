@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import random
+import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -49,6 +50,11 @@ def main() -> None:
     options = arguments(__doc__ or "", paths=True, quick="4 cases of each kind instead of 30 or 50; 20 by cosine")
     contents = find_contents(options.paths, per_family=8 if options.quick else 40)
     texts = [text for content in contents for text in _texts(content)]
+    if not texts:
+        sys.exit(
+            f"error: none of the {len(contents):,} contents in {', '.join(map(str, options.paths))} is a text of "
+            f"{SHORTEST:,} to {LONGEST:,} characters, so there is nothing to damage"
+        )
     damages = draw(DAMAGES, texts, per_kind=4 if options.quick else 30)
     rewrites = draw(REWRITES, texts, per_kind=4 if options.quick else 50)
     by_kind = [*_rows("damage", damages), *_rows("rewrite", rewrites)]

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 ACCOUNTS = 100_000
 """Evicted originals of which it is known when they went; of older ones the handle is unknown again."""
 
+PAUSE_S = 1.0
+"""After a failure of a store that is not waited for, nothing is put for so long."""
+
 LEVEL = 3
 """Level of zstd: fast, and what is left out is mostly text that shrinks well at any level."""
 
@@ -115,7 +118,10 @@ class SqliteHandleStore(HandleStore):
         max_bytes: Bytes that originals may take, compressed; the oldest go first. `None` for no limit.
         max_age_days: Originals that were last given out longer ago go, whenever another is put or the store is opened.
             `None` for no limit.
+        wait_s: How long `put` waits for other writers, in seconds; where it fails, the next ones fail at once for a
+            second: for those who can go on with the whole content. `None`: 5 seconds each time.
         clock: Tells the time in seconds since 1970; for tests.
+        timer: Tells seconds that never go back; for tests.
 
     Raises:
         InputError: A limit is negative.
@@ -128,14 +134,19 @@ class SqliteHandleStore(HandleStore):
         *,
         max_bytes: int | None = None,
         max_age_days: float | None = None,
+        wait_s: float | None = None,
         clock: Callable[[], float] = time.time,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(max_bytes=max_bytes)
         if (max_bytes is not None and max_bytes < 0) or (max_age_days is not None and not max_age_days >= 0):
             raise InputError("a limit of the store of originals is negative", hint="Leave it out for no limit.")
         self.max_age_days = max_age_days
         self._clock = clock
-        self._database = Database(path, _SCHEMA)
+        self._waits = wait_s is None
+        self._timer = timer
+        self._failure: tuple[float, str] | None = None
+        self._database = Database(path, _SCHEMA, busy_seconds=wait_s)
         self.path = self._database.path
         if max_age_days is not None:
             with self._database.writing() as connection:
@@ -206,6 +217,27 @@ class SqliteHandleStore(HandleStore):
         Raises:
             StoreError: The content alone is larger than the store may be, or the file cannot be written.
         """
+        if not self._waits and self.failure is not None:
+            raise StoreError(
+                f"the store of originals {self.path} could not be written a moment ago",
+                hint=f"It is tried again after {PAUSE_S:g} s; until then contents are sent whole.",
+            )
+        try:
+            handle = self._put(content)
+        except StoreError as error:
+            self._failure = self._timer(), error.message
+            raise
+        self._failure = None
+        return handle
+
+    @property
+    def failure(self) -> str | None:
+        """Why the last content could not be kept, within the last second; `None` where it was."""
+        if self._failure is None or self._timer() - self._failure[0] >= PAUSE_S:
+            return None
+        return self._failure[1]
+
+    def _put(self, content: bytes) -> Handle:
         handle = Handle.of(content)
         digest = bytes.fromhex(handle.digest)
         frame = zstandard.ZstdCompressor(level=LEVEL).compress(content)

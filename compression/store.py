@@ -69,6 +69,11 @@ class HandleStore:
         return len(self._by_digest)
 
     @property
+    def failure(self) -> str | None:
+        """Why the last content could not be kept, or `None` where it was."""
+        return None
+
+    @property
     def size(self) -> int:
         """Bytes of content held."""
         return self._bytes

@@ -141,7 +141,10 @@ class Governor:
         if not isinstance(most, Lack):
             granted = self._held(number, run.tariff, prompt, most, reasons=plan.degraded)
             if isinstance(granted, Grant):
-                notice, loading = self._outlook(request.run_id, number, ask, plan, prompt, growth, output)
+                try:
+                    notice, loading = self._outlook(request.run_id, number, ask, plan, prompt, growth, output)
+                except Exception:  # noqa: BLE001  (it is advice, and the call is held already)
+                    notice = loading = None
                 return granted._replace(model=request.model, notice=notice, loading_budget_tokens=loading)
             lack = granted._replace(may_defer=lack.may_defer)
         return self._last(request, number, run, prompt) or lack

@@ -31,7 +31,7 @@ from apportion.compression.store import HandleStore
 from apportion.errors import ApportionError, InputError
 from apportion.models.features import Caller
 from apportion.planner.ahead import Ahead
-from apportion.planner.booking import use_of
+from apportion.planner.booking import Open, use_of
 from apportion.planner.checkpoint import read_checkpoint
 from apportion.planner.exhaustion import must_be_next
 from apportion.planner.forecasts import forecasts
@@ -40,7 +40,7 @@ from apportion.planner.live import ContextItem, replaceable
 from apportion.planner.offers import offered_by
 from apportion.planner.planner import PlanOptions, Used
 from apportion.planner.replay.billing import tariff
-from apportion.planner.session_core import PLANNER_FAILED, SessionCore
+from apportion.planner.session_core import PLANNER_FAILED, SessionCore, whole
 from apportion.planner.solver import load_solvers
 from apportion.planner.steps import Decision, HandBack, Request, Step
 from apportion.planner.watchdog import WatchdogLimits
@@ -311,6 +311,50 @@ class Session(SessionCore):
             if key is not None:
                 self._remember(marker, step)
             return step
+
+    def unplanned(
+        self,
+        agent: str,
+        items: Sequence[ContextItem] = (),
+        *,
+        reason: str,
+        model: str | None = None,
+        run_id: str | None = None,
+    ) -> Step:
+        """Return the step of an invocation that cannot be planned: all is sent whole, if the budget holds it.
+
+        For adapters, when anything else fails: the budget is checked and booked as ever. Nothing waits; what does not
+        fit is aborted.
+
+        Args:
+            agent: Type name of the agent.
+            items: What would be sent, as far as it could be read.
+            reason: What has failed; it is among the step's reasons.
+            model: The model that is called.
+            run_id: Its context window; the agent's name where it has only one.
+
+        Raises:
+            LedgerError: The ledger refuses the booking.
+            StoreError: The ledger cannot be used.
+        """
+        request = Request(agent, tuple(items), run_id or agent, model)
+        with self._lock:
+            self._number += 1
+            if not self.options.enabled:
+                step = Step(agent, request.run_id, self._number, Decision.RUN, whole(items), model=model)
+                return self._begun(step, Open(step, self._stage))
+            found = self._unplanned(request, reason)
+            if isinstance(found, Step):
+                return found
+            self._sums.aborted[request.run_id] = None
+            step = Step(agent, request.run_id, self._number, Decision.ABORT, reasons=found.reasons, model=model)
+            self._teller.step(step, stage=self._stage, prompt_tokens=found.needs_tokens)
+            return step
+
+    @property
+    def fails_open(self) -> bool:
+        """Whether calls are made while the ledger cannot be used."""
+        return self._home.ledger is not None and self._home.ledger.on_store_failure == "open"
 
     async def abefore(self, agent: str, items: Sequence[ContextItem], **options: Any) -> Step:
         """Plan one invocation without holding up the event loop; see `before`."""

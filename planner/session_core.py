@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from apportion.errors import BudgetExhaustedError, InfeasiblePlanError, InputError, LedgerError
+from apportion.errors import BudgetExhaustedError, InfeasiblePlanError, InputError, LedgerError, StoreError
 from apportion.planner.booking import Open, use_of
 from apportion.planner.budgets.solver import solve_budget
 from apportion.planner.checkpoint import Checkpoint, SavedStep, read_request, saved_request
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from apportion.compression.strategies.types import Outcome
+    from apportion.planner.booking import Use
     from apportion.planner.exhaustion import Waiting
     from apportion.planner.live import ContextItem
     from apportion.planner.offers import Loading
@@ -140,16 +141,23 @@ class SessionCore:
                 loading=self._whole_loading(request),
             )
             return self._begun(step, Open(step, self._stage))
-        reason = self._watchdog.refusal(request.agent, request.run_id, request.parent, request.items)
-        if reason is not None:
-            step = Step(request.agent, request.run_id, number, Decision.REFUSE, reasons=(reason,), model=request.model)
-            self._teller.step(step, stage=self._stage, prompt_tokens=None)
-            return step
         try:
+            reason = self._watchdog.refusal(request.agent, request.run_id, request.parent, request.items)
+            if reason is not None:
+                step = Step(
+                    request.agent, request.run_id, number, Decision.REFUSE, reasons=(reason,), model=request.model
+                )
+                self._teller.step(step, stage=self._stage, prompt_tokens=None)
+                return step
             run, ask, plan, loading = self._planned(request)
         except Exception as error:  # noqa: BLE001  (planning must never stand in the way of the work)
-            return self._unplanned(request, f"{PLANNER_FAILED}: {type(error).__name__}: {error}")
-        granted = self._governor.grant(request, number, run, ask, plan)
+            return self._unplanned(request, _planner_failed(error))
+        try:
+            granted = self._governor.grant(request, number, run, ask, plan)
+        except (StoreError, LedgerError):  # the ledger itself: its policy decides, and has decided
+            raise
+        except Exception as error:  # noqa: BLE001  (as above: what is forecast, or a policy of others)
+            return self._unplanned(request, _planner_failed(error))
         if isinstance(granted, Lack):
             return granted
         step = Step(
@@ -163,14 +171,19 @@ class SessionCore:
             loading=loading,
             **self._fields(granted, loading),
         )
-        if self._teller.heard:
-            items = run.items
-            for row in {*(birth.row for birth in plan.births), *plan.masks.items.tolist()}:
-                original, before, after = items[row].content, run.size_of(row).visible, run.visible(row)
-                self._teller.action(step, Changed(original, run.sent[row], before, after, run.steps(row)))
-            if self._teller.keeps:
-                self._teller.keep() if self._home.ahead is None else self._home.ahead.do(self._teller.keep)
+        with suppress(Exception):  # the call is held already; what is told of it is not worth its failure
+            self._tell_changes(step, run, plan)
         return self._begun(step, Open(step, self._stage, granted.tariff, run, ask))
+
+    def _tell_changes(self, step: Step, run: LiveRun, plan: InvocationPlan) -> None:
+        if not self._teller.heard:
+            return
+        items = run.items
+        for row in {*(birth.row for birth in plan.births), *plan.masks.items.tolist()}:
+            original, before, after = items[row].content, run.size_of(row).visible, run.visible(row)
+            self._teller.action(step, Changed(original, run.sent[row], before, after, run.steps(row)))
+        if self._teller.keeps:
+            self._teller.keep() if self._home.ahead is None else self._home.ahead.do(self._teller.keep)
 
     def _planned(self, request: Request) -> tuple[LiveRun, Invocation, InvocationPlan, Loading | None]:
         """Plan an invocation, and change what is sent as the plan says."""
@@ -191,6 +204,9 @@ class SessionCore:
         ask = self._invocation(run, request.agent, cached)
         plan = self._planner.before(ask)
         run.carry_out(plan)
+        failure = getattr(self._home.store, "failure", None) if request.expands else None
+        if failure is not None:
+            plan = replace(plan, degraded=(*plan.degraded, f"parts may stay that were to be left out: {failure}"))
         return run, ask, plan, loading
 
     def _loaded(self, request: Request, run: LiveRun) -> Loading | None:
@@ -253,7 +269,8 @@ class SessionCore:
     def _unplanned(self, request: Request, reason: str) -> Step | Lack:
         """Return the step of an invocation whose planning failed: whole, but within the budget all the same."""
         self._runs.pop(request.run_id, None)
-        self._planner.forget(request.run_id)
+        with suppress(Exception):  # it has failed already
+            self._planner.forget(request.run_id)
         try:
             prompt = sum(count_tokens(item.content) for item in request.items)
         except Exception:  # noqa: BLE001  (whatever it is that cannot be counted)
@@ -325,6 +342,9 @@ class SessionCore:
                 policy.conclude(InfeasiblePlanError(message))
         except InfeasiblePlanError as error:
             raise BudgetExhaustedError(message, reasons=lack.reasons, hand_back=self._hand_back()) from error
+        except Exception as error:  # noqa: BLE001  (a policy of others that fails changes nothing: it does not fit)
+            reason = f"a policy failed: {type(error).__name__}: {error}"
+            self._teller.tell("degraded", agent=step.agent, run_id=step.run_id, component="policy", reason=reason)
         return step
 
     def _offered(self, waiting: Waiting) -> Step | None:
@@ -381,7 +401,7 @@ class SessionCore:
 
     def _book(self, opened: Open, usage: Usage, output: str) -> None:
         """Book what a step used: budgets first, so that nothing has happened where the ledger fails."""
-        step, run, ask = opened.step, opened.run, opened.ask
+        step, run = opened.step, opened.run
         sent = 0 if run is None else round(run.overhead_tokens + run.tokens)
         written = count_tokens(output) if usage.output is None else 0
         use = use_of(usage, opened.tariff, sent=sent, written=written)
@@ -390,6 +410,17 @@ class SessionCore:
             self._governor.settle(step.number, held, use.amounts, priced=priced, run_id=step.run_id)
         self._add(use.amounts.tokens, use.usd, step.saved_tokens)
         self._watchdog.answered(step.run_id, empty=use.written == 0 and not output.strip())
+        saved_usd = None
+        try:
+            saved_usd = self._learned(opened, usage, use)
+        except Exception as error:  # noqa: BLE001  (it is booked; a plan that knows less is no reason to say it is not)
+            reason = f"the plan does not know of it: {type(error).__name__}: {error}"
+            self._teller.tell("degraded", agent=step.agent, run_id=step.run_id, component="planner", reason=reason)
+        self._teller.usage(step, usage, stage=opened.stage, usd=use.usd, saved_usd=saved_usd)
+
+    def _learned(self, opened: Open, usage: Usage, use: Use) -> float | None:
+        """Let the plan know what a step used; return what it saved in US dollars, where that is known."""
+        step, run, ask = opened.step, opened.run, opened.ask
         saved_usd = None
         if run is not None and ask is not None:
             saved = run.saved_cost(ask)
@@ -408,7 +439,7 @@ class SessionCore:
                     visible_unplanned=visible + step.saved_tokens,
                 )
             )
-        self._teller.usage(step, usage, stage=opened.stage, usd=use.usd, saved_usd=saved_usd)
+        return saved_usd
 
     def _note_settled(self, step: Step, usage: Usage | None) -> None:
         """Remember what was said of a step, and tell those who wait for budget."""
@@ -580,6 +611,10 @@ class SessionCore:
         rates = tariff(lookup(saved.model) if saved.model else None)
         self._open[saved.number] = Open(step, self._stage, rates)
         self._governor.holdings.hold(saved.number, Amounts(saved.held_tokens, saved.held_nusd))
+
+
+def _planner_failed(error: Exception) -> str:
+    return f"{PLANNER_FAILED}: {type(error).__name__}: {error}"
 
 
 def whole(items: Sequence[ContextItem]) -> tuple[SentItem, ...]:

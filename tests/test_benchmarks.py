@@ -112,6 +112,14 @@ def test_the_second_reading_and_the_bill_are_what_they_say(harness: Any) -> None
     assert compression.bill([prompt, first, result, second], calls) == expected
 
 
+def test_the_benchmark_of_damages_says_where_it_finds_no_text(tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text("too short to be used")
+    done = run("damage.py", tmp_path, "--quick")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"contents in {tmp_path} is a text of 400 to 12,000 characters" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_benchmark_of_damages_shows_each_kind(tmp_path: Path) -> None:
     done = run("damage.py", ROOT / "fixtures" / "content", "--quick", "--json", tmp_path / "result.json")
     assert done.returncode == 0, done.stderr
@@ -220,3 +228,16 @@ def test_telemetry_loses_no_event_uncounted_and_the_doctor_finds_every_flip(tmp_
     marks = {mark["name"]: mark for mark in json.loads((tmp_path / "result.json").read_text())["marks"]}
     assert marks["events neither written nor counted"]["value"] == 0
     assert marks["flipped bits that the doctor finds"]["value"] == 100
+
+
+def test_each_fault_is_answered_and_none_by_an_error_that_is_not_ours(tmp_path: Path) -> None:
+    pytest.importorskip("uvicorn", reason="needs the extra serve")
+    done = run("faults.py", "--quick", "--json", tmp_path / "result.json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert [mark["value"] for mark in result["marks"] if mark["name"].startswith("answers that are neither")] == [0]
+    answers = {(row["where"], row["fault"]): row["answer"] for row in result["rows"]}
+    assert answers["session", "none"] == answers["serve", "none"] == "valid"
+    assert answers["session", "planner raises"] == answers["session", "originals locked"] == "degraded"
+    assert answers["session", "planner raises, budget used up"] == "refused"
+    assert answers["serve", "ledger locked, default wait"] == "503 StoreError"

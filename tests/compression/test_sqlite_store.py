@@ -376,3 +376,21 @@ def test_what_was_given_out_before_a_process_was_killed_comes_back(tmp_path: Pat
     with SqliteHandleStore(path) as store:
         assert all(store.expand(handle) == content for handle, content in given)
         assert len(given) <= len(store) <= len(given) + 4
+
+
+def test_a_store_that_is_not_waited_for_is_not_asked_again_at_once(tmp_path: Path) -> None:
+    now = [0.0]
+    path = tmp_path / "originals"
+    with SqliteHandleStore(path, wait_s=0.0, timer=lambda: now[0]) as store:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreError, match="locked"):
+                store.put(b"content")
+            other.execute("ROLLBACK")
+        now[0] = 0.9
+        with pytest.raises(StoreError, match="a moment ago"):
+            store.put(b"content")
+        now[0] = 1.0
+        assert store.expand(store.put(b"content")) == b"content"
+        now[0] = 1.1
+        assert store.put(b"other")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from apportion.compression.sqlite_store import SqliteHandleStore
 from apportion.compression.store import Handle, HandleStore
 from apportion.errors import InputError, LedgerError, StoreError
 from apportion.planner.budgets import solver
@@ -328,3 +329,56 @@ def test_what_was_sent_is_kept_by_the_end_of_the_session_or_said_to_be_missing(*
             assert store.expand(str(action["shown"])) != store.expand(str(action["original"]))
             assert not reasons
         assert "line of a file" not in repr(told)
+
+
+@pytest.mark.parametrize("agent", ["never seen before", "\ud800\x00", "a" * 5_000, "../../etc/passwd"])
+def test_an_agent_that_nobody_knows_is_planned_like_any_other(agent: str, tmp_path: Path) -> None:
+    with (
+        Ledger(tmp_path / "ledger.db") as ledger,
+        Planner(ledger=ledger).session("w", budget=Budget(max_tokens=50_000)) as session,
+    ):
+        step = session.before(agent, TASK, model=f"model of {agent}")
+        assert step.runs
+        assert (step.allocated_tokens is None) == bool(step.degraded)
+        session.after(step, USED)
+        assert ledger.account("w").tokens.spent == 950
+
+
+def test_a_cut_that_is_not_made_because_its_original_cannot_be_kept_is_said(tmp_path: Path) -> None:
+    log = "".join(f"12:{n % 60:02} INFO worker-{n % 7} finished job {n} in {n * 3} ms\n" for n in range(90))
+    asked = [ContextItem("What of worker-3?"), ContextItem(log, Kind.TOOL_RESULT, "Bash", "1")]
+    with SqliteHandleStore(tmp_path / "originals", wait_s=0.0) as store:
+        planner = Planner(PlanOptions(select="recoverable_85"), store=store, ahead=False)
+        with planner.session("w") as session:
+            with locked(store.path):
+                step = session.before("main", asked, model=MODEL, expands=True)
+            assert not step.offers_expand
+            assert "parts may stay that were to be left out: the store" in step.degraded[0]
+            assert not session.before("other", asked, model=MODEL).degraded  # it may leave nothing out anyway
+
+
+def test_a_store_of_originals_that_others_write_to_is_not_waited_for(tmp_path: Path) -> None:
+    history = [ContextItem(random_text(n), Kind.TOOL_RESULT, "Read", str(n)) for n in range(6)]
+    now = [datetime(2026, 1, 1, tzinfo=UTC)]
+    with SqliteHandleStore(tmp_path / "originals", wait_s=0.0, timer=lambda: 0.0) as store:
+        planner = Planner(PlanOptions(select="recoverable_85"), store=store, clock=lambda: now[0], ahead=False)
+        with planner.session("w") as session, locked(store.path):
+            reasons: list[str] = []
+            for _ in range(8):
+                step = session.before("main", history, model=MODEL, expands=True)
+                assert step.contents == tuple(item.content for item in history)
+                reasons += step.degraded
+                session.after(step, USED)
+                now[0] += timedelta(hours=2)
+            for said in ("database is locked", "could not be written a moment ago"):
+                assert [reason for reason in reasons if said in reason]
+        assert len(store) == 0
+
+
+def test_a_solver_without_any_time_leaves_a_plan_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solver, "MAX_WALL_S", 0.0)
+    with Planner().session("w", budget=Budget(max_tokens=90_000)) as session:
+        step = session.before("main", TASK, model=MODEL)
+        assert step.runs
+        assert step.allocated_tokens is not None
+        assert 0 < step.allocated_tokens <= 90_000

@@ -7,11 +7,13 @@ when it ends, by its own transcript: the client itself tells only the usage of a
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from apportion.planner.doors.claude_code.prompts import own_words, parts_of
+from apportion.errors import LedgerError, StoreError
+from apportion.planner.doors.claude_code.prompts import Part, own_words, parts_of
 from apportion.planner.doors.claude_code.transcripts import spent_by, tool_use_of
 from apportion.planner.live import ContextItem
 from apportion.planner.policies import Simplify
@@ -20,7 +22,6 @@ from apportion.records import Kind, Usage
 from apportion.tokens import count_tokens
 
 if TYPE_CHECKING:
-    from apportion.planner.doors.claude_code.prompts import Part
     from apportion.planner.doors.claude_code.transcripts import Spent
     from apportion.planner.session import Session, Step
 
@@ -127,27 +128,22 @@ class SubAgents:
             return Start()
         agent = given.get("subagent_type")
         agent = agent if isinstance(agent, str) and agent else "general-purpose"
-        parts = parts_of(prompt)
-        seen: set[str] = set()
-        items = [_item(part, seen) for part in parts]
         with self._lock:
-            self.refresh()
+            with suppress(Exception):  # what is known of the budget still counts
+                self.refresh()
             waits = bool(self._open)
             left = self.left_tokens
             if left is not None and left < max(1, self.least_tokens):
                 self.refused += 1
                 why = f"the first prompt of a sub-agent alone takes {self.least_tokens:,} tokens"
                 return Start(refusal=_refusal((why,) if self.least_tokens else (), left, waits=waits))
-            step = self.session.before(
-                agent,
-                items,
-                model=model,
-                task=own_words(parts),
-                run_id=call,
-                sub_agent=True,
-                expands=agent in UNRESTRICTED,
-                policies=() if self.simplified is None else (Simplify(),),
-            )
+            try:
+                parts, step = self._step(call, agent, prompt, model)
+            except (LedgerError, StoreError) as error:
+                if self.session.fails_open:
+                    raise
+                self.refused += 1
+                return Start(refusal=_refusal((f"the ledger cannot be used: {error.message}",), left, waits=False))
             if not step.runs:
                 self.refused += 1
                 return Start(refusal=_refusal(step.reasons, left, waits=waits))
@@ -162,6 +158,35 @@ class SubAgents:
         if text != prompt:
             changes["prompt"] = text
         return Start(changes=changes, saved_tokens=step.saved_tokens)
+
+    def _step(self, call: str, agent: str, prompt: str, model: str | None) -> tuple[list[Part], Step]:
+        """Return the parts of a prompt and its step; where planning fails, all of it goes if the budget holds it.
+
+        Raises:
+            LedgerError: The ledger refuses the booking.
+            StoreError: The ledger cannot be used.
+        """
+        try:
+            seen: set[str] = set()
+            parts = parts_of(prompt)
+            items = [_item(part, seen) for part in parts]
+            return parts, self.session.before(
+                agent,
+                items,
+                model=model,
+                task=own_words(parts),
+                run_id=call,
+                sub_agent=True,
+                expands=agent in UNRESTRICTED,
+                policies=() if self.simplified is None else (Simplify(),),
+            )
+        except (LedgerError, StoreError):
+            raise
+        except Exception as error:  # noqa: BLE001  (planning must never stand in the way of the work)
+            reason = f"it could not be planned: {type(error).__name__}"
+            whole = [ContextItem(prompt)]
+            step = self.session.unplanned(agent, whole, reason=reason, model=model, run_id=call)
+            return [Part(prompt, pasted=False)], step
 
     def stopped(self, agent_id: str, transcript: str, agent: str | None) -> None:
         """Note that a sub-agent has stopped; what it used is booked when its transcript is written to the end.
@@ -200,11 +225,11 @@ class SubAgents:
                 size = _size(watched.transcript)
                 if size is None or size == watched.size:
                     continue
-                watched.size = size
                 spent = spent_by(watched.transcript)
                 if spent is not None:
                     call = tool_use_of(watched.transcript) or self._oldest(watched.agent)
                     self._book(agent_id, spent, call)
+                watched.size = size
 
     def failed(self, call: str) -> None:
         """Give back what was held for a sub-agent that did not start."""
@@ -233,9 +258,10 @@ class SubAgents:
         self.least_tokens = min(first, self.least_tokens or first)
         total = (usage.prompt_tokens or 0) + (usage.output or 0)
         more = total - self._counted.get(agent_id, 0)
-        found = self._open.pop(call, None) if call is not None and agent_id not in self._counted else None
-        if found is not None:
+        found = self._open.get(call) if call is not None and agent_id not in self._counted else None
+        if found is not None and call is not None:
             found.session.after(found.step, usage)
+            del self._open[call]  # not before it is booked: otherwise it is said again
             found.session.finished(found.step.run_id)
         elif more > 0:
             self.session.spend(Usage(input_uncached=more), agent=SUB_AGENT, key=f"{agent_id}:{total}")

@@ -63,7 +63,7 @@ def open_state(
         StoreError: A file cannot be opened.
     """
     from apportion.planner.doors.claude_code.hooks import SELECT, HookState
-    from apportion.planner.doors.cli._compression import opened_originals, originals_path
+    from apportion.planner.doors.cli._compression import QUICK_S, opened_originals, originals_path
     from apportion.planner.ledger import Ledger
     from apportion.planner.planner import PlanOptions
     from apportion.planner.session import Planner
@@ -71,7 +71,7 @@ def open_state(
 
     settings = load_settings().settings
     with ExitStack() as opened:
-        store = opened.enter_context(opened_originals(originals_path(originals), create=True))
+        store = opened.enter_context(opened_originals(originals_path(originals), create=True, wait_s=QUICK_S))
         address = ledger or settings.telemetry.database.with_name("ledger.db")
         books = None if address == NO_LEDGER else opened.enter_context(Ledger(address, on_store_failure="open"))
         options = PlanOptions(

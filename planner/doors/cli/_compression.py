@@ -34,6 +34,9 @@ MAX_ORIGINALS_BYTES = 10**9
 MAX_ORIGINALS_DAYS = 90
 """Days after which originals go."""
 
+QUICK_S = 0.02
+"""Seconds that planning in the live path waits for the store of originals; a busy one leaves contents whole."""
+
 MAX_TOKENS = 10**12
 
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="The content; - reads standard input.")]
@@ -166,8 +169,13 @@ def beside_database(kind: str) -> Path:
 
 
 @contextmanager
-def opened_originals(path: Path, *, create: bool) -> Iterator[SqliteHandleStore]:
+def opened_originals(path: Path, *, create: bool, wait_s: float | None = None) -> Iterator[SqliteHandleStore]:
     """Open the store of originals.
+
+    Args:
+        path: The file.
+        create: Whether to make it where there is none.
+        wait_s: How long a writer waits for another one; see `SqliteHandleStore`.
 
     Raises:
         InputError: There is none, and none is to be made.
@@ -180,7 +188,7 @@ def opened_originals(path: Path, *, create: bool) -> Iterator[SqliteHandleStore]
             "there is no store of originals", path=path, hint="Name the one that was given to compress with --store."
         )
     max_bytes, max_age_days = (MAX_ORIGINALS_BYTES, MAX_ORIGINALS_DAYS) if create else (None, None)
-    with SqliteHandleStore(path, max_bytes=max_bytes, max_age_days=max_age_days) as store:
+    with SqliteHandleStore(path, max_bytes=max_bytes, max_age_days=max_age_days, wait_s=wait_s) as store:
         yield store
 
 

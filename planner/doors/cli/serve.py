@@ -127,7 +127,9 @@ def _maker(opened: ExitStack, store: Path | None, ledger: str | None) -> Callabl
 
         books = opened.enter_context(Ledger(ledger or settings.telemetry.database.with_name("ledger.db")))
     telemetry = opened.enter_context(Telemetry.to_store(settings.telemetry.database))
-    originals = opened.enter_context(shared.opened_originals(shared.originals_path(store), create=True))
+    originals = opened.enter_context(
+        shared.opened_originals(shared.originals_path(store), create=True, wait_s=shared.QUICK_S)
+    )
 
     def make() -> Planner:
         from apportion.planner.forecasts import is_trained

@@ -154,9 +154,8 @@ def problem_of(error: Exception) -> Response:
         status = next(status for kind, status in STATUSES if isinstance(error, kind))
         return _problem(status, type(error).__name__, error.message, error.hint)
     _log.error("%s in an operation", type(error).__name__)
-    return _problem(
-        500, type(error).__name__, "the operation failed", "This is a defect of apportion: go on without it"
-    )
+    hint = "This is a defect of apportion: go on without it only if GET /v1/sessions/ID says that budget is left"
+    return _problem(500, type(error).__name__, "the operation failed", hint)
 
 
 async def _refused(_request: Request, error: Exception) -> Response:

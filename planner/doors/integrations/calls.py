@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from apportion.errors import ApportionError, BudgetExhaustedError, StoreError
+from apportion.errors import ApportionError, BudgetExhaustedError, LedgerError, StoreError
 from apportion.planner.doors.integrations.pieces import EXPAND, Pieces
 from apportion.planner.doors.integrations.variants import AS_ASKED, Variants, lowered, tool_name
 from apportion.planner.session import Decision, Session, Step
@@ -223,7 +223,8 @@ class Calls:
     ) -> tuple[PlannedCall, T]:
         """Plan a call; return it with what is to be sent, the request itself where nothing changes.
 
-        What goes wrong lets the original through; what the user wants to stop the work does stop it.
+        What goes wrong lets the original through, within the budget all the same; what the user wants to stop the work
+        does stop it.
 
         Args:
             agent: Its name.
@@ -235,10 +236,12 @@ class Calls:
 
         Raises:
             BudgetExhaustedError: It does not fit, and a policy says to abort.
+            LedgerError: The ledger refuses the booking.
             StoreError: The ledger cannot be used, and is set to let nothing through then.
         """
+        read, run, step = Pieces(), None, None
         try:
-            rewrite(request, read := Pieces())
+            rewrite(request, read)
             run = self._run(agent, read.items)
             step = self.session.before(
                 agent,
@@ -252,12 +255,10 @@ class Calls:
             )
             changed = step.runs and any(new != old.content for new, old in zip(step.contents, read.items, strict=True))
             sent = rewrite(request, Pieces(iter(step.contents))) if changed else request
-        except (BudgetExhaustedError, StoreError):
+        except (BudgetExhaustedError, LedgerError, StoreError):
             raise
         except Exception as error:  # noqa: BLE001  (planning must never stand in the way of the work)
-            flag = f"{UNPLANNED}: {type(error).__name__}: {error}"
-            LOG.warning("%s: %s", agent, flag)
-            return PlannedCall(agent, flags=(flag,), model=model), request
+            return self._unplanned(agent, read, model, error, run, step), request
         run.offers = expands and (run.offers or step.offers_expand)
         flags = step.reasons + tuple(f"{n} x {what} passed on, not counted" for what, n in read.unread.items())
         other = self.variants.models.get(step.model or "") if swaps and step.model != model else None
@@ -268,12 +269,44 @@ class Calls:
         )  # fmt: skip
         if call.at_other_price:
             call = replace(call, flags=(*flags, f"{NOT_CALLABLE} for '{step.model}'"))
+        self._note(call, step, run)
+        return call, sent
+
+    def _unplanned(
+        self, agent: str, read: Pieces, model: str | None, error: Exception, run: _Run | None, begun: Step | None
+    ) -> PlannedCall:
+        """Return a call that is passed on as it is, if the budget holds what could be read of it.
+
+        Raises:
+            LedgerError: The ledger refuses the booking.
+            StoreError: The budget cannot be checked, and the ledger is not set to let calls through then.
+        """
+        flag = f"{UNPLANNED}: {type(error).__name__}: {error}"
+        LOG.warning("%s: %s", agent, flag)
+        run = _Run(f"{agent}#unplanned", []) if run is None else run
+        try:
+            if begun is not None and begun.runs:  # what is held for it may be less than the original takes
+                self.session.after(begun, None)
+            step = self.session.unplanned(agent, read.items, reason=flag, model=model, run_id=run.run_id)
+        except (LedgerError, StoreError):
+            raise
+        except Exception as failed:
+            if self.session.fails_open:
+                return PlannedCall(agent, flags=(flag,), model=model)
+            hint = "This is a defect of apportion: go on without its session, or with Planner(ledger=None)."
+            raise StoreError(f"the budget cannot be checked: {type(failed).__name__}", hint=hint) from failed
+        texts = tuple(item.content for item in read.items)
+        flags = step.reasons or (flag,)
+        call = PlannedCall(agent, run.run_id, step, texts, dict(read.unread), flags=flags, model=model)
+        self._note(call, step, run)
+        return call
+
+    def _note(self, call: PlannedCall, step: Step, run: _Run) -> None:
         with self._lock:
             if step.runs:
                 run.call, self._open[step.number] = call, (call, run)
             else:
                 self.done.append(call)
-        return call, sent
 
     def end(self, call: PlannedCall, usage: Usage | None, output: str = "", *, final: bool = False) -> None:
         """Book what a call used, once; never raises.

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apportion.planner.doors.claude_code.agents import Simplified
+from apportion.planner.doors.claude_code import agents as agents_module
+from apportion.planner.doors.claude_code.agents import Simplified, SubAgents
 from apportion.planner.doors.claude_code.hooks import SELECT, TESTED, HookState, answer
 from apportion.planner.doors.claude_code.prompts import parts_of
 from apportion.planner.doors.claude_code.results import texts_of, with_texts
 from apportion.planner.doors.claude_code.transcripts import spent_by, version_of
 from apportion.planner.planner import PlanOptions
-from apportion.planner.session import Planner
+from apportion.planner.session import Planner, Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -346,6 +347,26 @@ def test_a_defect_of_ours_is_counted_and_the_work_goes_on(hook: Hook, state: Sta
     known.ingestion = None  # type: ignore[assignment]
     assert answer(hook("PostToolUse_Read"), known) == {}
     assert known.failures == 1
+
+
+@pytest.mark.parametrize("name", ["before", "parts_of", "refresh"])
+def test_whatever_fails_no_sub_agent_starts_without_budget(
+    name: str, hook: Hook, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> Any:
+        raise RuntimeError("no luck")
+
+    owner: Any = {"before": Session, "refresh": SubAgents}.get(name, agents_module)
+    monkeypatch.setattr(owner, name, broken)
+    known = state(budget_tokens=10_000)
+    asked = hook("PreToolUse_Agent")
+    asked["tool_input"]["prompt"] = "word " * 6_000
+    assert answer(asked, known).get("hookSpecificOutput", {}).get("permissionDecision") != "deny"
+    agents = known.conversation(asked["session_id"]).agents
+    assert agents.session.balance[0].held > 6_000
+    refused = inner(answer({**asked, "tool_use_id": "other"}, known))
+    assert refused["permissionDecision"] == "deny"
+    assert "budget used up" in refused["permissionDecisionReason"]
 
 
 # Parts.

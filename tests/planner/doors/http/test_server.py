@@ -190,6 +190,30 @@ def test_asked_to_stop_it_books_what_is_under_way(number: signal.Signals, code: 
         assert "Traceback" not in site.process.stderr.read()
 
 
+def test_killed_in_the_middle_nothing_that_was_said_is_lost_and_the_next_server_goes_on(tmp_path: Path) -> None:
+    opened = {"workflow": "w", "max_tokens": 90_000}
+    asked = {"agent": "a", "items": [{"content": "look " * 900}], "model": "claude-sonnet-4-5"}
+    with running(tmp_path) as found:
+        _, session = found.ask("POST", "/v1/sessions", opened)
+        path = f"/v1/sessions/{session['session_id']}"
+        _, step = found.ask("POST", f"{path}/before", asked)
+        told = {"number": step["number"], "usage": {"input_uncached": 900, "output": 50}}
+        assert found.ask("POST", f"{path}/after", told) == (200, {"done": True})
+        assert found.ask("POST", f"{path}/before", asked)[1]["decision"] == "run"  # and nobody hears of it again
+        found.process.kill()
+        found.process.wait()
+    with running(tmp_path) as found:
+        assert found.ask("POST", f"{path}/before", asked)[0] == 404
+        status, session = found.ask("POST", "/v1/sessions", opened)
+        assert status == 201
+        step = found.ask("POST", f"/v1/sessions/{session['session_id']}/before", asked)[1]
+        assert step["decision"] == "run"
+    with Ledger(tmp_path / "ledger.db") as ledger:
+        tokens = ledger.account("w").tokens
+        assert tokens.spent >= 950
+        assert not [finding for finding in ledger.audit() if finding.kind == "wrong"]
+
+
 def test_other_machines_need_a_name_by_which_they_call() -> None:
     with pytest.raises(InputError, match="reached from other machines"):
         serve(Service(Planner()), token="x" * 20, host="0.0.0.0", port=0)  # noqa: S104

@@ -9,15 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apportion import Budget, Planner, Usage
+from apportion.errors import StoreError
 from apportion.planner.doors.integrations.calls import ESTIMATED, NOT_CALLABLE, Calls, PlannedCall, usage_of
 from apportion.planner.doors.integrations.pieces import Pieces
 from apportion.planner.doors.integrations.variants import EFFORTS, Variants, lowered, tool_name
+from apportion.planner.ledger import Balance, Ledger
+from apportion.planner.live import LiveRun
+from apportion.planner.planner import WorkflowPlanner
+from apportion.planner.session import Session
+from apportion.planner.standing import StandingPlanner
+from apportion.planner.watchdog import Watchdog
 from apportion.records import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from apportion import Session
+    from pathlib import Path
 
 USED = Usage(input_uncached=100, output=10)
 
@@ -189,3 +195,105 @@ def test_a_smaller_share_is_never_more_effort(effort: str, one: float, other: fl
 @pytest.mark.parametrize("effort", [None, True, "none", "minimal", "as much as you like", {"effort": "high"}])
 def test_what_is_no_known_level_of_effort_stays_as_it_is(effort: Any) -> None:
     assert lowered(effort, 0.1) is effort
+
+
+def used_up(session: Session) -> None:
+    session.spend(Usage(input_uncached=9_990), agent="before")
+
+
+def broken(*_: object, **__: object) -> Any:
+    raise RuntimeError("no luck")
+
+
+FAILING = [
+    (WorkflowPlanner, "before"),
+    (StandingPlanner, "forget"),
+    (StandingPlanner, "expected_call"),
+    (LiveRun, "enter"),
+    (LiveRun, "carry_out"),
+    (Watchdog, "refusal"),
+    (Session, "before"),
+    (Pieces, "text"),
+    (Calls, "_run"),
+]
+
+
+@pytest.mark.parametrize(("owner", "name"), FAILING, ids=[name for _, name in FAILING])
+def test_whatever_fails_a_budget_that_is_used_up_lets_nothing_pass(
+    owner: type, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    request = ["one word after the other " * 100]
+    with (
+        Ledger(tmp_path / "ledger.db") as ledger,
+        Planner(ledger=ledger).session("w", budget=Budget(max_tokens=10_000)) as session,
+    ):
+        calls = Calls(session)
+        monkeypatch.setattr(owner, name, broken)
+        if name == "forget":
+            monkeypatch.setattr(WorkflowPlanner, "before", broken)
+        call, sent = calls.begin("a", request, rewrite)  # there is budget: the original goes through, and is booked
+        assert call.refused is None
+        assert sent is request
+        assert any("RuntimeError: no luck" in flag for flag in call.flags)
+        assert ledger.account("w").tokens.held > 0
+        calls.end(call, Usage(input_uncached=9_000, output=900))
+        assert ledger.account("w").tokens == Balance(10_000, 9_900, 0)
+        again, _ = calls.begin("a", request, rewrite)  # there is none
+        assert again.refused is not None
+        assert "budget used up" in " ".join(again.refused.reasons)
+        assert ledger.account("w").tokens == Balance(10_000, 9_900, 0)
+
+
+def test_a_plan_that_cannot_be_written_back_holds_what_the_original_takes(tmp_path: Path) -> None:
+    def once(request: list[str], pieces: Pieces) -> list[str]:
+        done.append(1)
+        if len(done) % 2 == 0:
+            raise ValueError("no luck")
+        return rewrite(request, pieces)
+
+    done: list[int] = []
+    request = ["look", "line of a file\n" * 400]
+    with (
+        Ledger(tmp_path / "ledger.db") as ledger,
+        Planner(ledger=ledger).session("w", budget=Budget(max_tokens=10_000)) as session,
+    ):
+        call, sent = Calls(session).begin("a", request, once)
+        assert len(done) == 2  # it was read, and could not be written
+        assert sent is request
+        assert call.texts == tuple(request)
+        assert len(session.pending) == 1
+        assert ledger.account("w").tokens.held == session.balance[0].held > 1_600
+
+
+@pytest.mark.parametrize(("policy", "passes"), [("closed", False), ("open", True)])
+def test_only_where_the_ledger_itself_fails_its_policy_decides(
+    policy: Any,
+    *,
+    passes: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    with (
+        Ledger(tmp_path / "ledger.db", on_store_failure=policy) as ledger,
+        Planner(ledger=ledger).session("w", budget=Budget(max_tokens=10_000)) as session,
+    ):
+        monkeypatch.setattr(Ledger, "reserve", broken)
+        calls = Calls(session)
+        if passes:
+            assert calls.begin("a", ["one"], rewrite)[0].refused is None
+        else:
+            with pytest.raises(StoreError, match="the budget cannot be checked: RuntimeError"):
+                calls.begin("a", ["one"], rewrite)
+
+
+def test_a_policy_that_fails_lets_nothing_pass() -> None:
+    class Broken:
+        def apply(self, *_: object) -> Any:
+            raise RuntimeError("no luck")
+
+        conclude = apply
+
+    with Planner().session("w", budget=Budget(max_tokens=10_000), policies=[Broken()]) as session:  # type: ignore[list-item]
+        used_up(session)
+        call, _ = Calls(session).begin("a", ["one word after the other " * 100], rewrite)
+        assert call.refused is not None
