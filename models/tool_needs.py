@@ -276,7 +276,7 @@ class ToolNeeds:
                 continue
             share = counts.share(tool, share) if group else (counts.used[tool] + UNSEEN) / (counts.runs + 1.0)
         before = 0.0 if earlier is None else 1.0 if tool in earlier else -1.0
-        return 1.0, float(np.log(share) - np.log1p(-share)), before, float(_names(text, tool))
+        return 1.0, float(np.log(share) - np.log1p(-share)), before, float(names_tool(text, tool))
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return how good forecasts of held-out workflows were, as found by `fit`."""
@@ -411,7 +411,7 @@ def _server(tool: str) -> str:
     return tool.rpartition("__")[0] if tool.startswith(_MCP) and tool.count("__") >= 2 else ""
 
 
-def _names(text: str | None, tool: str) -> bool:
+def names_tool(text: str | None, tool: str) -> bool:
     """Say whether a text names a tool, or the server that it belongs to."""
     if not text:
         return False

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationError
 
+from apportion.compression.loading import EntryKind  # noqa: TC001  (pydantic reads the annotations)
 from apportion.errors import InputError
 from apportion.planner.exhaustion import Waiting
 from apportion.planner.live import ContextItem
+from apportion.planner.offers import Offered
 from apportion.planner.steps import Request
 from apportion.records import Budget, Kind, Record, Tokens
 
@@ -35,6 +37,16 @@ class SavedItem(Record):
     pinned: bool = False
 
 
+class SavedOffer(Record):
+    """A tool, skill or agent file that was offered to an invocation that waits."""
+
+    name: str
+    content: str
+    kind: EntryKind
+    description: str = ""
+    pinned: bool = False
+
+
 class SavedRequest(Record):
     """An invocation that waits; policies are not kept, because they are code: those of the new session hold."""
 
@@ -51,6 +63,7 @@ class SavedRequest(Record):
     since: int = 0
     needs_tokens: Tokens = 0
     passed: int = Field(default=0, ge=0)
+    offered: tuple[SavedOffer, ...] = ()
 
 
 class SavedStep(Record):
@@ -96,9 +109,18 @@ def saved_request(waiting: Waiting) -> SavedRequest:
         SavedItem(content=one.content, kind=one.kind, name=one.name, link=one.link, pinned=one.pinned)
         for one in request.items
     )
+    offered = tuple(
+        SavedOffer(name=one.name, content=one.content, kind=one.kind, description=one.description, pinned=one.pinned)
+        for one in request.offered
+    )
     named = {name: getattr(request, name) for name in _REQUEST_FIELDS}
     return SavedRequest(
-        items=items, since=waiting.since, needs_tokens=waiting.needs_tokens, passed=waiting.passed, **named
+        items=items,
+        offered=offered,
+        since=waiting.since,
+        needs_tokens=waiting.needs_tokens,
+        passed=waiting.passed,
+        **named,
     )
 
 
@@ -106,7 +128,8 @@ def read_request(saved: SavedRequest, policies: Sequence[Policy]) -> Waiting:
     """Return an invocation that was saved, to wait under other policies."""
     items = tuple(ContextItem(**dict(item)) for item in saved.items)
     named = {name: getattr(saved, name) for name in _REQUEST_FIELDS}
-    request = Request(items=items, policies=tuple(policies), **named)
+    offered = tuple(Offered(**dict(one)) for one in saved.offered)
+    request = Request(items=items, policies=tuple(policies), offered=offered, **named)
     return Waiting(request, saved.since, saved.needs_tokens, saved.passed)
 
 

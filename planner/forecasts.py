@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from apportion.models.demand import DemandForecaster
     from apportion.models.features import Caller
     from apportion.models.next_agent import NextAgentModel
+    from apportion.models.tool_needs import ToolNeeds
     from apportion.records import Demand
 
 NINETY_PERCENT = 1.2816
@@ -33,6 +34,9 @@ MODEL = "demand"
 NEXT_AGENT = "next_agent"
 """Name of the model of the next agent."""
 
+TOOL_NEEDS = "tool_needs"
+"""Name of the model of the tools that a run needs."""
+
 
 class Forecasts(NamedTuple):
     """What forecasts demand.
@@ -43,6 +47,7 @@ class Forecasts(NamedTuple):
         degraded: Why documented priors stand in for a trained model, or why its forecasts are widened.
         version: Version of the trained model.
         next_agent: Forecasts which agent takes the floor next; `None` where it was not trained.
+        tool_needs: Forecasts which tools a run needs; `None` where it was not trained.
     """
 
     demand: DemandForecaster
@@ -50,6 +55,7 @@ class Forecasts(NamedTuple):
     degraded: tuple[str, ...] = ()
     version: str | None = None
     next_agent: NextAgentModel | None = None
+    tool_needs: ToolNeeds | None = None
 
 
 class Widening(NamedTuple):
@@ -182,8 +188,8 @@ def _loaded(folder: Path, version: str | None, _state: tuple[tuple[str, int, int
 
     found = load_or_priors(folder, version)
     demand = found.models[MODEL]
-    trained = found.manifest is not None and NEXT_AGENT in found.manifest.files
-    next_agent = found.models[NEXT_AGENT] if trained else None
+    trained = {} if found.manifest is None else found.manifest.files
+    more = {name: found.models[name] for name in (NEXT_AGENT, TOOL_NEEDS) if name in trained}
     if found.manifest is None or isinstance(demand, PriorDemand):
-        return Forecasts(demand, degraded=found.degraded, next_agent=next_agent)
-    return Forecasts(demand, learned=True, version=found.manifest.version, next_agent=next_agent)
+        return Forecasts(demand, degraded=found.degraded, **more)
+    return Forecasts(demand, learned=True, version=found.manifest.version, **more)

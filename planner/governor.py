@@ -341,6 +341,20 @@ class Governor:
             self._expected[kind] = self._plans.expected_call(ask)
         return self._expected[kind]
 
+    def loading_budget(self, ask: Invocation, prompt: int) -> int | None:
+        """Return by how many tokens what a run loads may lengthen all its prompts, or `None` for no limit.
+
+        Args:
+            ask: Its first call.
+            prompt: Tokens of its prompt without anything loaded.
+        """
+        free = self.holdings.free(0)
+        if free is None:
+            return None
+        _, output = self._expected_call(ask)
+        kept = self._kept(len(self.begun) + (ask.run_id not in self.begun))
+        return int(max(0, free - kept - prompt - output) // (1 + REMAINING_CALLS[ask.role]))
+
     def _outlook(
         self, run_id: str, number: int, ask: Invocation, plan: InvocationPlan, prompt: int, growth: int, output: int
     ) -> tuple[str | None, int | None]:

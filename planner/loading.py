@@ -302,7 +302,7 @@ def outline_within(
     options = [
         Option(
             name=part.name,
-            need=_section_need(part.content, words),
+            need=section_need(part.content, words),
             whole_tokens=part.tokens,
             line_tokens=count_tokens(part.stub.decode("utf-8", "replace")),
             pinned=part.pinned,
@@ -323,7 +323,8 @@ def preload(preloader: Preloader, forecast: NextForecast) -> bool:
     return preloader.expect(forecast.expected, forecast.confidence)
 
 
-def _section_need(content: bytes, words: set[str]) -> float:
+def section_need(content: bytes, words: set[str]) -> float:
+    """Return how likely a section of an agent file is needed, in [0, 1]: by the words that it shares with the task."""
     if not words:
         return SECTION_NEED
     found = set(content.decode("utf-8", "replace").lower().split())

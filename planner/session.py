@@ -16,6 +16,7 @@ says so. A budget that is used up does stand in the way: the step is simplified,
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -24,6 +25,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from apportion.compression.expand_tool import EXPAND_TOOL, expand
+from apportion.compression.handoff import NOTHING
+from apportion.compression.loading import Preloader, Registry
 from apportion.compression.store import HandleStore
 from apportion.errors import ApportionError, InputError
 from apportion.models.features import Caller
@@ -34,6 +37,7 @@ from apportion.planner.exhaustion import must_be_next
 from apportion.planner.forecasts import forecasts
 from apportion.planner.held import telling
 from apportion.planner.live import ContextItem, replaceable
+from apportion.planner.offers import offered_by
 from apportion.planner.planner import PlanOptions, Used
 from apportion.planner.replay.billing import tariff
 from apportion.planner.session_core import PLANNER_FAILED, SessionCore
@@ -41,18 +45,21 @@ from apportion.planner.solver import load_solvers
 from apportion.planner.steps import Decision, HandBack, Request, Step
 from apportion.planner.watchdog import WatchdogLimits
 from apportion.prices import lookup
-from apportion.records import Budget, Kind, Usage
-from apportion.tokens import TokenCounter
+from apportion.records import Action, Budget, Kind, Usage
+from apportion.tokens import TokenCounter, count_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
+    from apportion.compression.handoff import Capabilities, Party
     from apportion.planner.checkpoint import Checkpoint
     from apportion.planner.events import Telemetry
+    from apportion.planner.handing import HandedOver
     from apportion.planner.ledger import Balance, Ledger
     from apportion.planner.live import LiveRun
+    from apportion.planner.offers import Offered
     from apportion.planner.policies import Policy
 
 __all__ = ["PLANNER_FAILED", "ContextItem", "Decision", "HandBack", "Planner", "Session", "Step"]
@@ -79,6 +86,8 @@ class Planner:
         watchdog: When a run counts as going round in circles.
         ahead: Whether plans are made in the background between calls. Without it they are made when they are asked
             for: slower, and the same on every run.
+        registry: Agents, skills and tools that are on offer to agents by default; see `Session.before`.
+        brief_tools: Whether tools may be loaded with brief descriptions. How well models work with these is not known.
     """
 
     def __init__(
@@ -94,6 +103,8 @@ class Planner:
         telemetry: Telemetry | None = None,
         watchdog: WatchdogLimits | None = None,
         ahead: bool = True,
+        registry: Registry | None = None,
+        brief_tools: bool = False,
     ) -> None:
         self.options = options or PlanOptions()
         self.store = HandleStore() if store is None else store
@@ -105,12 +116,26 @@ class Planner:
         self.telemetry = telemetry
         self.watchdog = WatchdogLimits() if watchdog is None else watchdog
         self.ahead = Ahead() if ahead else None
+        self.source = source
+        self.registry = registry
+        self.brief_tools = brief_tools
         self._framework = framework
-        self._source = source
+        self._preloader: Preloader | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def preloader(self) -> Preloader | None:
+        """Loads ahead what agents need, in one thread for all sessions; `None` without a registry."""
+        if self.registry is None:
+            return None
+        with self._lock:
+            if self._preloader is None:
+                self._preloader = Preloader(self.registry)
+            return self._preloader
 
     def caller(self, agent: str, run: LiveRun) -> Caller:
         """Return who is about to call, as learned forecasts want it."""
-        return Caller(self._framework, self._source, agent, run.role, run.model)
+        return Caller(self._framework, self.source, agent, run.role, run.model)
 
     @classmethod
     def from_history(
@@ -186,6 +211,10 @@ class Planner:
         """End the background work; sessions may go on, and plan when they are asked."""
         if self.ahead is not None:
             self.ahead.close()
+        with self._lock:
+            preloader, self._preloader = self._preloader, None
+        if preloader is not None:
+            preloader.close()
 
 
 class Session(SessionCore):
@@ -230,6 +259,7 @@ class Session(SessionCore):
         priority: int = 0,
         policies: Sequence[Policy] = (),
         key: str | None = None,
+        offered: Sequence[Offered] | Registry | None = None,
     ) -> Step:
         """Plan one invocation.
 
@@ -247,6 +277,9 @@ class Session(SessionCore):
             priority: Of those that wait, higher ones are offered first.
             policies: What may be done where the budget does not hold it (`planner.policies`).
             key: Names the question: asked again with the same key, the answer is the same step.
+            offered: Tools, skills and agent files that the agent may be given; `step.loading` says what to load of
+                them. `None`: what the run was offered before, or what the planner's registry has for the agent. They
+                count as part of the prompt, besides `items`.
 
         Raises:
             InputError: There is nothing to send, or the session is closed.
@@ -255,14 +288,20 @@ class Session(SessionCore):
         """
         if not items:
             raise InputError("an invocation without any piece of context", hint="Give at least the task as an item.")
+        marker = f"before:{key}"
+        if key is not None:
+            with self._lock:
+                if marker in self._keyed:
+                    return self._keyed[marker]
         policies = (*policies, *self._policies)
+        run_id = run_id or agent
         request = Request(
-            agent, tuple(items), run_id or agent, model, task, sub_agent or parent is not None, expands, mandatory,
-            parent, priority, policies,
+            agent, tuple(items), run_id, model, task, sub_agent or parent is not None, expands, mandatory,
+            parent, priority, policies, self._on_offer(agent, run_id, offered),
         )  # fmt: skip
         if self.options.enabled:
             self._work_out(request)
-        marker = f"before:{key}"
+        self._expect_next(request)
         with self._lock:
             if key is not None and marker in self._keyed:
                 return self._keyed[marker]
@@ -276,6 +315,38 @@ class Session(SessionCore):
     async def abefore(self, agent: str, items: Sequence[ContextItem], **options: Any) -> Step:
         """Plan one invocation without holding up the event loop; see `before`."""
         return await asyncio.to_thread(self.before, agent, items, **options)
+
+    def _on_offer(self, agent: str, run_id: str, offered: Sequence[Offered] | Registry | None) -> tuple[Offered, ...]:
+        """Return what an invocation is offered; nothing where that is what its run was offered before."""
+        if offered is not None and not isinstance(offered, Registry):
+            return tuple(offered)
+        registry = self._home.registry if offered is None else offered
+        if registry is None:
+            return ()
+        with self._lock:
+            if self._loading.of(run_id) is not None or self._closed:
+                return ()
+        expecting = self._expecting if registry is self._home.registry else None
+        found, missing = offered_by(registry, agent, None if expecting is None else expecting.take)
+        for reason in missing:
+            self._teller.tell("degraded", agent=agent, run_id=run_id, component="registry", reason=reason)
+        return found
+
+    def _expect_next(self, request: Request) -> None:
+        """Load ahead what the next agent needs, when a run begins; in the background if there is one."""
+        if self._expecting is None:
+            return
+        with self._lock:
+            if self._closed or request.run_id in self._runs:
+                return
+            trail = self._expecting.took_floor(request.agent)
+        asked = next((item.content for item in reversed(request.items) if item.kind is Kind.USER), request.task)
+        work = partial(self._expecting.look_ahead, trail, asked)
+        if self._home.ahead is not None:
+            self._home.ahead.do(work)
+        else:
+            with suppress(Exception):  # a forecast that fails costs nothing but what it would have saved
+                work()
 
     def ready(self) -> tuple[Step, ...]:
         """Offer again what waits, and return the steps that fit now: make these calls, and say `after` of each.
@@ -413,6 +484,7 @@ class Session(SessionCore):
         with self._lock:
             self._planner.finished(run_id)
             self._planner.forget(run_id)
+            self._loading.finished(run_id)
             self._governor.finished(run_id)
             self._queue.drop(run_id)
             self._sums.finished[run_id] = None
@@ -462,6 +534,62 @@ class Session(SessionCore):
         part = expand(self._home.store, handle, text_range)
         self._teller.tell("expansion", handle=handle, found=True)
         return part.decode("utf-8", "replace" if text_range else "surrogatepass")
+
+    def load(self, run_id: str, name: str = "") -> str:
+        """Return what a run's prompt left out of what was on offer, for the agent's call of `load_tool`.
+
+        Args:
+            run_id: The run.
+            name: What to load, as the tool's description names it; empty for a list of all.
+
+        Raises:
+            InputError: The run was offered nothing.
+            StoreError: Nothing of that name was left out, or its original is gone.
+        """
+        with self._lock:
+            text, missed = self._loading.load(run_id, name)
+        status = "miss" if missed else "loaded"
+        self._teller.tell("loading", run_id=run_id, status=status, tool=name or None, tokens=count_tokens(text))
+        return text
+
+    def hand_over(
+        self,
+        source: Party,
+        target: Party,
+        task: str,
+        items: Sequence[ContextItem],
+        *,
+        receiver: Capabilities = NOTHING,
+        run_id: str | None = None,
+    ) -> HandedOver:
+        """Hand a context to another agent: as a delta where it says that it understands one and holds its base.
+
+        Args:
+            source: Who hands over.
+            target: Who is handed to.
+            task: What is to be done, in words; always sent as it is.
+            items: The context that the target needs.
+            receiver: What the target said that it understands and holds; by default nothing, and it gets the whole.
+            run_id: The run of the target in this session, where it is one: only if its prompt holds the base does a
+                delta save tokens of a model. Elsewhere it saves transport.
+        """
+        with self._lock:
+            run = None if run_id is None else self._runs.get(run_id)
+            shown = () if run is None else zip(run.items, run.sent, strict=True)
+            prompt = [item for item, sent in shown if sent.action is Action.KEEP]
+            now = self._home.clock()
+            handed = self._handing.hand(source, target, task, items, receiver=receiver, prompt=prompt, now=now)
+        self._teller.tell(
+            "diff",
+            agent=target.agent_type,
+            run_id=run_id,
+            mode="delta" if handed.delta else "whole",
+            whole_tokens=handed.whole_tokens,
+            sent_tokens=handed.sent_tokens,
+            in_prompt=handed.in_prompt,
+            reason=handed.reason,
+        )
+        return handed
 
     @property
     def expand_tool(self) -> dict[str, object]:
@@ -523,5 +651,7 @@ class Session(SessionCore):
                 with suppress(ApportionError):  # the lease runs out then
                     self._end(opened, used=pending == "used")
             self._teller.keep()
+            if self._expecting is not None:
+                self._expecting.close()
             self._teller.tell("session", status="ended")
             self._lock.notify_all()

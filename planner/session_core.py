@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,16 @@ from apportion.planner.budgets.solver import solve_budget
 from apportion.planner.checkpoint import Checkpoint, SavedStep, read_request, saved_request
 from apportion.planner.events import Changed, Teller
 from apportion.planner.exhaustion import Queue
+from apportion.planner.expecting import Expecting
 from apportion.planner.forms import Forms
 from apportion.planner.governor import NUSD, Governor, Grant, Lack
+from apportion.planner.handing import Handing
 from apportion.planner.ledger.records import Amounts
 from apportion.planner.live import LiveRun, SentItem, look_at, quoted, replaceable
-from apportion.planner.planner import Invocation, InvocationPlan, Used
+from apportion.planner.loading import RunShape
+from apportion.planner.planner import REMAINING_CALLS, Invocation, InvocationPlan, Used
 from apportion.planner.replay.billing import CacheClock, tariff
+from apportion.planner.session_loading import LoadingFor, SessionLoading, counted, whole_loading
 from apportion.planner.sizes import Sizes
 from apportion.planner.standing import StandingPlanner
 from apportion.planner.steps import Decision, HandBack, Request, Step, Sums
@@ -33,6 +38,7 @@ if TYPE_CHECKING:
 
     from apportion.planner.exhaustion import Waiting
     from apportion.planner.live import ContextItem
+    from apportion.planner.offers import Loading
     from apportion.planner.planner import PlanOptions
     from apportion.planner.policies import Policy
     from apportion.planner.session import Planner
@@ -80,6 +86,13 @@ class SessionCore:
         self._number = 0
         self._stage = 0
         self._closed = False
+        found = self._planner.forecasts
+        self._loading = SessionLoading(found.tool_needs, planner.store, lazy=options.allows(Feature.LAZY))
+        self._handing = Handing(deltas=options.allows(Feature.DIFF))
+        self._expecting: Expecting | None = None
+        preloader = planner.preloader if options.allows(Feature.PRELOAD) and found.next_agent is not None else None
+        if preloader is not None and found.next_agent is not None:
+            self._expecting = Expecting(preloader, found.next_agent, planner.source, self._teller)
         self._lock = threading.Condition(threading.RLock())  # told when budget comes free
         if options.enabled:
             self._governor.open_account(parent, again=again)
@@ -116,7 +129,15 @@ class SessionCore:
         self._number += 1
         number = self._number
         if not self.options.enabled:
-            step = Step(request.agent, request.run_id, number, Decision.RUN, whole(request.items), model=request.model)
+            step = Step(
+                request.agent,
+                request.run_id,
+                number,
+                Decision.RUN,
+                whole(request.items),
+                model=request.model,
+                loading=self._whole_loading(request),
+            )
             return self._begun(step, Open(step, self._stage))
         reason = self._watchdog.refusal(request.agent, request.run_id, request.parent, request.items)
         if reason is not None:
@@ -124,7 +145,7 @@ class SessionCore:
             self._teller.step(step, stage=self._stage, prompt_tokens=None)
             return step
         try:
-            run, ask, plan = self._planned(request)
+            run, ask, plan, loading = self._planned(request)
         except Exception as error:  # noqa: BLE001  (planning must never stand in the way of the work)
             return self._unplanned(request, f"{PLANNER_FAILED}: {type(error).__name__}: {error}")
         granted = self._governor.grant(request, number, run, ask, plan)
@@ -138,7 +159,8 @@ class SessionCore:
             run.sent,
             allocated_tokens=plan.allocated_tokens,
             saved_tokens=round(run.full_tokens - run.tokens),
-            **self._fields(granted),
+            loading=loading,
+            **self._fields(granted, loading),
         )
         if self._teller.heard:
             items = run.items
@@ -149,7 +171,7 @@ class SessionCore:
                 self._teller.keep() if self._home.ahead is None else self._home.ahead.do(self._teller.keep)
         return self._begun(step, Open(step, self._stage, granted.tariff, run, ask))
 
-    def _planned(self, request: Request) -> tuple[LiveRun, Invocation, InvocationPlan]:
+    def _planned(self, request: Request) -> tuple[LiveRun, Invocation, InvocationPlan, Loading | None]:
         """Plan an invocation, and change what is sent as the plan says."""
         run = self._runs.get(request.run_id)
         if run is None:
@@ -164,10 +186,68 @@ class SessionCore:
         cached = run.enter(
             request.items, model=request.model, task=request.task, now=self._home.clock(), expands=request.expands
         )
+        loading = self._loaded(request, run)
         ask = self._invocation(run, request.agent, cached)
         plan = self._planner.before(ask)
         run.carry_out(plan)
-        return run, ask, plan
+        return run, ask, plan, loading
+
+    def _loaded(self, request: Request, run: LiveRun) -> Loading | None:
+        """Return what a run loads with its next call; the prompt counts it as what comes before its pieces."""
+        before = self._loading.of(request.run_id)
+        if before is None and not request.offered:
+            return None
+        warm = self._clock.warm((run.run_id, run.model), self._home.clock(), run.tariff.ttl_s)
+        if not run.calls:
+            run.overhead_tokens = 0.0
+        loading = self._loading.settle(
+            request.run_id,
+            request.offered,
+            request.items,
+            partial(self._loading_for, request, run),
+            warm=warm and run.calls > 0,
+            sent=run.calls > 0,
+        )
+        if loading is None:
+            return None
+        if not run.calls:
+            run.overhead_tokens = float(loading.tokens)
+        elif before is not None:
+            run.overhead_tokens = max(0.0, run.overhead_tokens + loading.tokens - before.tokens)
+        return loading
+
+    def _loading_for(self, request: Request, run: LiveRun) -> LoadingFor:
+        """Return for whom it is to be chosen what is loaded."""
+        source, counter = self._home.source, TokenCounter(request.model)
+        ask = self._invocation(run, request.agent, 0)
+        growth, _ = self._planner.expected_call(ask)
+        calls = self._loading.calls(request.agent, source=source, otherwise=REMAINING_CALLS[run.role])
+        prompt = run.overhead_tokens + run.tokens
+        shape = RunShape(calls, prompt + growth * (calls - 1) / 2, ask.prices)
+        return LoadingFor(
+            agent=request.agent,
+            run_id=request.run_id,
+            task=request.task,
+            source=source,
+            shape=shape,
+            budget_tokens=self._governor.loading_budget(ask, round(prompt)),
+            size=lambda text: round(self._sizes.of(text, counter).tokens),
+            number=self._number,
+            brief=self._home.brief_tools,
+        )
+
+    def _whole_loading(self, request: Request, reason: str = "") -> Loading | None:
+        """Return everything on offer as it was given; `None` where nothing is."""
+        before, offered = self._loading.of(request.run_id), request.offered or self._loading.offered(request.run_id)
+        if not offered or (before is not None and not request.offered and not reason):
+            return before
+        counter = TokenCounter(request.model)
+        loading = whole_loading(
+            offered, number=self._number, size=lambda text: round(counter.estimate(text).tokens), reason=reason
+        )
+        if not reason:
+            self._loading.note(request.run_id, offered, loading)
+        return loading
 
     def _unplanned(self, request: Request, reason: str) -> Step | Lack:
         """Return the step of an invocation whose planning failed: whole, but within the budget all the same."""
@@ -177,11 +257,17 @@ class SessionCore:
             prompt = sum(count_tokens(item.content) for item in request.items)
         except Exception:  # noqa: BLE001  (whatever it is that cannot be counted)
             prompt = sum(len(item.content) for item in request.items)
+        loading = None
+        with suppress(Exception):
+            loading = self._whole_loading(request, PLANNER_FAILED)
+        prompt += 0 if loading is None else loading.tokens
         granted = self._governor.unplanned(request, self._number, prompt)
         if isinstance(granted, Lack):
             return granted._replace(reasons=(*granted.reasons, reason))
         fields = self._fields(granted._replace(reasons=(reason, *granted.reasons)))
-        step = Step(request.agent, request.run_id, self._number, Decision.RUN, whole(request.items), **fields)
+        step = Step(
+            request.agent, request.run_id, self._number, Decision.RUN, whole(request.items), loading=loading, **fields
+        )
         return self._begun(step, Open(step, self._stage, granted.tariff))
 
     def _begun(self, step: Step, opened: Open) -> Step:
@@ -193,11 +279,28 @@ class SessionCore:
         run = opened.run
         prompt = None if run is None else round(run.overhead_tokens + run.tokens)
         self._teller.step(step, stage=opened.stage, prompt_tokens=prompt)
+        if step.loading is not None and step.loading.number == step.number:
+            self._tell_loading(step, step.loading)
         return step
 
-    def _fields(self, granted: Grant) -> dict[str, Any]:
+    def _tell_loading(self, step: Step, loading: Loading) -> None:
+        self._teller.tell(
+            "loading",
+            agent=step.agent,
+            run_id=step.run_id,
+            number=step.number,
+            status="settled",
+            tokens=loading.tokens,
+            whole_tokens=loading.whole_tokens,
+            reasons=loading.reasons,
+            **counted(loading),
+        )
+
+    def _fields(self, granted: Grant, loading: Loading | None = None) -> dict[str, Any]:
         fields = granted._asdict()
         del fields["tariff"]
+        if loading is not None and loading.number == self._number:
+            fields["reasons"] = (*granted.reasons, *loading.reasons)
         return fields
 
     def _exhausted(self, request: Request, lack: Lack) -> Step:

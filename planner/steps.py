@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from apportion.planner.ledger import Reservation
     from apportion.planner.live import ContextItem, SentItem
+    from apportion.planner.offers import Loading, Offered
     from apportion.planner.policies import Policy
 
 
@@ -44,6 +45,7 @@ class Request:
     parent: str | None = None
     priority: int = 0
     policies: Sequence[Policy] = ()
+    offered: tuple[Offered, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Step:
         notice: What the agent should be told about its budget, or `None`.
         loading_budget_tokens: Tokens by which tools, skills and agent files may lengthen this prompt and all later
             ones; `None` where no budget limits it.
+        loading: What to load of the tools, skills and agent files on offer; `None` where nothing was offered.
     """
 
     agent: str
@@ -86,6 +89,7 @@ class Step:
     final: bool = False
     notice: str | None = None
     loading_budget_tokens: int | None = None
+    loading: Loading | None = None
 
     @property
     def runs(self) -> bool:

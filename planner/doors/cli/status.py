@@ -155,6 +155,9 @@ def _live_json(live: LiveSummary) -> dict[str, Any]:
         "caches": {name: {**rate._asdict(), "hit_ratio": rate.ratio} for name, rate in live.caches.items()},
         "optimization": [_optimization_json(one) for one in live.workflows],
         "losses": live.losses._asdict(),
+        "diff": {**live.diff._asdict(), "saved_tokens": live.diff.saved_tokens},
+        "preload": {**live.preload._asdict(), "hit_rate": live.preload.hit_rate},
+        "loading": live.loading._asdict(),
     }
 
 
@@ -187,6 +190,7 @@ def _show_live(live: LiveSummary, *, optimization: bool) -> None:
     for name, rate in live.caches.items():
         asked = f"{rate.hits + rate.misses:,}"
         say(breakable(plain(f"cache {name}: hit rate {percent(rate.ratio)} of {asked}")))
+    _show_handed(live)
     lost = live.losses
     say(
         f"losses: {lost.dropped:,} dropped, {lost.malformed:,} malformed, {lost.failed:,} not written, "
@@ -195,6 +199,40 @@ def _show_live(live: LiveSummary, *, optimization: bool) -> None:
     if optimization:
         _show_optimization(live.workflows)
     say()
+
+
+def _show_handed(live: LiveSummary) -> None:
+    """Show what was loaded, loaded ahead and handed on, where there was anything."""
+    from apportion.planner.report.figures import breakable, count, percent, plain
+
+    loading, preload, diff = live.loading, live.preload, live.diff
+    if loading.runs:
+        say(
+            breakable(
+                f"loading: {loading.saved_tokens:,} tokens of tools, skills and agent files not sent in "
+                f"{count(loading.calls, 'call')} of {count(loading.runs, 'run')}; "
+                f"{count(loading.misses, 'tool')} missed, {loading.loaded:,} other texts loaded"
+            )
+        )
+    if preload.hits + preload.misses + preload.wasted:
+        peak = "" if preload.peak_bytes is None else f"; at most {preload.peak_bytes:,} bytes in memory"
+        say(
+            breakable(
+                f"preload: {percent(preload.hit_rate)} of {count(preload.hits + preload.misses, 'agent')} had been "
+                f"loaded ahead; {preload.wasted:,} loaded in vain{peak}"
+            )
+        )
+    if diff.handed:
+        say(
+            breakable(
+                f"diff: {diff.deltas:,} of {count(diff.handed, 'context')} handed on as deltas; "
+                f"{diff.saved_tokens:,} of {diff.whole_tokens:,} tokens not sent, "
+                f"{diff.model_tokens_saved:,} of them where the receiving model held the rest"
+            )
+        )
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in diff.reasons.items())
+        if reasons:
+            say(plain(f"  whole: {reasons}"))
 
 
 _AGENT_HEADERS = ["Agent", "Calls", "Allocated", "Used", "Within", "Variance", "USD"]

@@ -83,6 +83,21 @@ class Piece(Message):
     pinned: bool = False
 
 
+class OfferedThing(Message):
+    """A tool, a skill or an agent file that an agent may be given; see `Offered`.
+
+    Attributes:
+        content: The text, verbatim; of a tool, its definition as JSON.
+        kind: `tool`, `skill` or `agent`.
+    """
+
+    name: Name
+    content: str
+    kind: Annotated[str, Field(pattern="^(tool|skill|agent)$")] = "tool"
+    description: str = ""
+    pinned: bool = False
+
+
 class Before(Message):
     """Asks what to send.
 
@@ -99,6 +114,9 @@ class Before(Message):
         parent: The run that started it.
         priority: Of those that wait, higher ones are offered first.
         key: The same key gets the same step.
+        offered: Tools, skills and agent files that the agent may be given; without them, those of the run's first
+            question.
+        loaded: Number of the loading that the caller has: its texts are not sent again.
     """
 
     agent: Name
@@ -113,6 +131,8 @@ class Before(Message):
     parent: Name | None = None
     priority: Annotated[int, Field(ge=-(2**31), le=2**31)] = 0
     key: Key | None = None
+    offered: Annotated[list[OfferedThing], Field(max_length=2_000)] | None = None
+    loaded: Annotated[int, Field(ge=0)] | None = None
 
 
 class SentPiece(Message):
@@ -131,11 +151,31 @@ class SentPiece(Message):
     handle: str | None
 
 
+class LoadingAnswer(Message):
+    """What to load of what is on offer; see `Loading`.
+
+    Attributes:
+        number: An equal number means that nothing changed since.
+        tools: Definitions for the request, as JSON; null where the caller has them.
+        files: Texts of agent files and skills, by name; null where the caller has them.
+        forms: How each thing on offer stands: `whole`, `brief`, `line` or `unlisted`.
+    """
+
+    number: int
+    tools: list[str] | None
+    files: dict[str, str] | None
+    forms: dict[str, str]
+    tokens: int
+    whole_tokens: int
+    reasons: list[str]
+
+
 class StepAnswer(Message):
     """What to send, and how much the agent may use; see `Step`.
 
     Attributes:
         changed: Pieces that are sent otherwise than given; all others are sent as they are.
+        loading: What to load of what is on offer; null where nothing is.
     """
 
     number: int
@@ -155,6 +195,7 @@ class StepAnswer(Message):
     reasons: list[str]
     degraded: list[str]
     offers_expand: bool
+    loading: LoadingAnswer | None = None
 
 
 class StepsAnswer(Message):
@@ -226,8 +267,15 @@ class Expand(Message):
     range: Annotated[str, Field(max_length=100)] | None = None
 
 
+class Load(Message):
+    """Asks for what a run's prompt left out of what was on offer; an empty name asks for a list."""
+
+    run_id: Name
+    name: Annotated[str, Field(max_length=300)] = ""
+
+
 class Expanded(Message):
-    """What stands behind a handle."""
+    """What stands behind a handle, or was left out."""
 
     content: str
 

@@ -50,6 +50,10 @@ def _expand(service: Service, given: messages.Expand, path: Path) -> messages.Ex
     return messages.Expanded(content=service.session(path["session_id"]).expand(given.handle, given.range))
 
 
+def _load(service: Service, given: messages.Load, path: Path) -> messages.Expanded:
+    return messages.Expanded(content=service.session(path["session_id"]).load(given.run_id, given.name))
+
+
 def _finished(service: Service, given: messages.Run, path: Path) -> messages.Done:
     service.session(path["session_id"]).finished(given.run_id)
     return messages.Done()
@@ -188,6 +192,14 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("POST", f"{SESSION}/top-up", "Raise the budget", _top_up, messages.TopUp, messages.Done),
     Operation(
         "POST", f"{SESSION}/expand", "Return what stands behind a handle", _expand, messages.Expand, messages.Expanded
+    ),
+    Operation(
+        "POST",
+        f"{SESSION}/load",
+        "Return what a run's prompt left out of what was on offer",
+        _load,
+        messages.Load,
+        messages.Expanded,
     ),
     Operation("GET", f"{SESSION}/checkpoint", "Save the session as JSON", _checkpoint),
 )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from apportion.planner.ledger import Balance
     from apportion.planner.live import ContextItem
+    from apportion.planner.offers import Loading, Offered
     from apportion.planner.policies import Policy
     from apportion.planner.session import Planner, Session
     from apportion.planner.steps import Step
@@ -182,9 +183,10 @@ class Service:
             parent=given.parent,
             priority=given.priority,
             key=given.key,
+            offered=None if given.offered is None else _offered(given.offered),
         )
         self._given[session_id, run_id] = items
-        return _answer(step)
+        return _answer(step, given.loaded)
 
     def after(self, session_id: str, given: messages.After) -> messages.Done:
         """Take note of what a step used.
@@ -320,7 +322,29 @@ def _usage(given: messages.UsageGiven) -> Any:
     return Usage(**dict(given))
 
 
-def _answer(step: Step) -> messages.StepAnswer:
+def _offered(given: Sequence[messages.OfferedThing]) -> tuple[Offered, ...]:
+    from apportion.compression.loading import EntryKind
+    from apportion.planner.offers import Offered
+
+    return tuple(Offered(one.name, one.content, EntryKind(one.kind), one.description, one.pinned) for one in given)
+
+
+def _loading(loading: Loading | None, known: int | None) -> messages.LoadingAnswer | None:
+    if loading is None:
+        return None
+    new = known != loading.number
+    return messages.LoadingAnswer(
+        number=loading.number,
+        tools=list(loading.tools) if new else None,
+        files=dict(loading.files) if new else None,
+        forms={name: form.value for name, form in loading.forms.items()},
+        tokens=loading.tokens,
+        whole_tokens=loading.whole_tokens,
+        reasons=list(loading.reasons),
+    )
+
+
+def _answer(step: Step, loaded: int | None = None) -> messages.StepAnswer:
     from apportion.records import Action
 
     return messages.StepAnswer(
@@ -350,6 +374,7 @@ def _answer(step: Step) -> messages.StepAnswer:
         reasons=list(step.reasons),
         degraded=list(step.degraded),
         offers_expand=step.offers_expand,
+        loading=_loading(step.loading, loaded),
     )
 
 

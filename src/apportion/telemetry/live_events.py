@@ -13,8 +13,11 @@ short reasons are kept, and no text of any content: `Cleaner` says how. Numbers 
 | `action` | a piece was changed | `action`, `strategy`, `tokens_before`, `tokens_after`, `original`, `shown` |
 | `cache` | results were looked up | `cache` (`compression`, `prompt`, ...), `hits`, `misses` |
 | `expansion` | a reader had something back | `handle`, `tokens`, `found` |
-| `diff` | a context was handed on | `mode` (`delta`, `whole`), `whole_tokens`, `sent_tokens`, `reason` |
-| `preload` | an agent was prepared, or used as prepared | `used`, `tokens`, `confidence` |
+| `loading` | what a run loads was settled, or it loaded more | `status` (`settled`, `miss`, `loaded`), `tokens`, |
+| | | `whole_tokens`, `whole`, `brief`, `line`, `unlisted`, `tool`, `reasons` |
+| `diff` | a context was handed on | `mode` (`delta`, `whole`), `whole_tokens`, `sent_tokens`, `in_prompt`, `reason` |
+| `preload` | an agent came, or was prepared and did not come | `status` (`hit`, `miss`, `wasted`), `used`, `bytes`, |
+| | | `peak_bytes`, `confidence` |
 | `degraded` | something was not as it should be | `component`, `reason` |
 
 `original` and `shown` are handles in the store of originals: of what a piece was, and of what stood in its place. With

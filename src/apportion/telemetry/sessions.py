@@ -12,6 +12,7 @@ import statistics
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apportion.telemetry._database import Database
@@ -190,6 +191,72 @@ class Losses(NamedTuple):
     damaged: int
 
 
+class DiffUse(NamedTuple):
+    """What was handed on between agents.
+
+    Attributes:
+        handed: Contexts.
+        deltas: Those that were handed on as deltas.
+        whole_tokens: Tokens of the messages, had all held whole contexts.
+        sent_tokens: Tokens of the messages.
+        model_tokens_saved: Of what is saved, where the receiving model itself held the base; the rest is transport.
+        reasons: Why whole contexts were handed on, the most frequent first.
+    """
+
+    handed: int = 0
+    deltas: int = 0
+    whole_tokens: int = 0
+    sent_tokens: int = 0
+    model_tokens_saved: int = 0
+    reasons: dict[str, int] = {}  # noqa: RUF012  (never changed)
+
+    @property
+    def saved_tokens(self) -> int:
+        """Tokens that were not transported."""
+        return self.whole_tokens - self.sent_tokens
+
+
+class PreloadUse(NamedTuple):
+    """What came of loading agents ahead.
+
+    Attributes:
+        hits: Agents that came and had been loaded ahead.
+        misses: Agents that came and had not.
+        wasted: Agents that were loaded ahead and did not come.
+        peak_bytes: Most bytes in memory, or `None` where no event says so.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    wasted: int = 0
+    peak_bytes: int | None = None
+
+    @property
+    def hit_rate(self) -> float | None:
+        """Hits per agent that came, in [0, 1], or `None` without any."""
+        return self.hits / (self.hits + self.misses) if self.hits + self.misses else None
+
+
+class LoadingUse(NamedTuple):
+    """What was loaded of the tools, skills and agent files on offer.
+
+    Attributes:
+        runs: Agent runs that were offered some.
+        calls: Their calls.
+        saved_tokens: Tokens that the prompts of these calls did not have.
+        misses: How often a run needed a tool that was not loaded.
+        loaded: How often it loaded something else: a skill, a section, the whole of a brief definition, the list.
+        loaded_tokens: Tokens of all that was loaded later.
+    """
+
+    runs: int = 0
+    calls: int = 0
+    saved_tokens: int = 0
+    misses: int = 0
+    loaded: int = 0
+    loaded_tokens: int = 0
+
+
 class LiveSummary(NamedTuple):
     """What sessions told of themselves.
 
@@ -202,6 +269,9 @@ class LiveSummary(NamedTuple):
         caches: How often each cache had what was asked for.
         workflows: What optimisation saved each workflow, the latest last.
         losses: Events that are missing.
+        diff: What was handed on between agents.
+        preload: What came of loading agents ahead.
+        loading: What was loaded of the tools, skills and agent files on offer.
     """
 
     events: int
@@ -212,6 +282,9 @@ class LiveSummary(NamedTuple):
     caches: dict[str, HitRate]
     workflows: tuple[Optimization, ...]
     losses: Losses
+    diff: DiffUse = DiffUse()
+    preload: PreloadUse = PreloadUse()
+    loading: LoadingUse = LoadingUse()
 
 
 def read_events(database: Database, *, workflow: str | None = None) -> Iterator[LiveEvent | None]:
@@ -323,6 +396,12 @@ class _Sums:
         self._degraded: Counter[str] = Counter()
         self._caches: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
         self._dropped = self._malformed = self._failed = self._damaged = 0
+        self._diff: Counter[str] = Counter()
+        self._diff_reasons: Counter[str] = Counter()
+        self._preload: Counter[str] = Counter()
+        self._preload_peak: int | None = None
+        self._loading: Counter[str] = Counter()
+        self._loaded: dict[tuple[str | None, str | None], int] = {}
 
     def add(self, event: LiveEvent | None) -> None:
         """Take one event into account."""
@@ -355,6 +434,9 @@ class _Sums:
             caches={name: HitRate(*counts) for name, counts in self._caches.items()},
             workflows=tuple(_optimization(name, sums) for name, sums in self._workflows.items()),
             losses=Losses(self._dropped, self._malformed, self._failed, self._damaged),
+            diff=DiffUse(**self._diff, reasons=dict(self._diff_reasons.most_common())),
+            preload=PreloadUse(**self._preload, peak_bytes=self._preload_peak),
+            loading=LoadingUse(runs=len(self._loaded), **self._loading),
         )
 
     def add_step(self, event: LiveEvent, _workflow: _Workflow) -> None:
@@ -371,6 +453,9 @@ class _Sums:
         agent.tokens += prompt + output
         agent.usd = _plus(agent.usd, usd)
         workflow.steps += 1
+        if (saved := self._loaded.get((event.workflow, event.run_id))) is not None:
+            self._loading["calls"] += 1
+            self._loading["saved_tokens"] += saved
         workflow.input += prompt
         workflow.saved += _number(event, "saved_tokens")
         workflow.usd = _plus(workflow.usd, usd)
@@ -394,12 +479,34 @@ class _Sums:
         workflow.expanded += _number(event, "tokens")
 
     def add_diff(self, event: LiveEvent, workflow: _Workflow) -> None:
-        if event.data.get("mode") == "delta":
-            workflow.diff_saved += _number(event, "whole_tokens") - _number(event, "sent_tokens")
+        delta, whole, sent = event.data.get("mode") == "delta", *map(partial(_number, event), _DIFF_TOKENS)
+        saved = whole - sent if delta else 0
+        workflow.diff_saved += saved
+        self._diff["handed"] += 1
+        self._diff["deltas"] += delta
+        self._diff["whole_tokens"] += whole
+        self._diff["sent_tokens"] += sent
+        self._diff["model_tokens_saved"] += saved if event.data.get("in_prompt") is True else 0
+        if isinstance(event.data.get("reason"), str):
+            self._diff_reasons[event.data["reason"]] += 1
 
     def add_preload(self, event: LiveEvent, workflow: _Workflow) -> None:
         if isinstance(event.data.get("used"), bool):
             workflow.preloads[0 if event.data["used"] else 1] += 1
+        name = _PRELOADS.get(str(event.data.get("status")))
+        if name is not None:
+            self._preload[name] += 1
+        if isinstance(event.data.get("peak_bytes"), int):
+            self._preload_peak = max(self._preload_peak or 0, event.data["peak_bytes"])
+
+    def add_loading(self, event: LiveEvent, _workflow: _Workflow) -> None:
+        status = event.data.get("status")
+        if status == "settled":
+            saved = _number(event, "whole_tokens") - _number(event, "tokens")
+            self._loaded[event.workflow, event.run_id] = saved
+        elif status in _LOADED:
+            self._loading[_LOADED[status]] += 1
+            self._loading["loaded_tokens"] += _number(event, "tokens")
 
     def add_degraded(self, event: LiveEvent, _workflow: _Workflow) -> None:
         self._degraded[
@@ -422,6 +529,10 @@ class _Sums:
         )
 
 
+_DIFF_TOKENS = ("whole_tokens", "sent_tokens")
+_PRELOADS = {"hit": "hits", "miss": "misses", "wasted": "wasted"}
+_LOADED = {"miss": "misses", "loaded": "loaded"}
+
 _TAKEN: dict[str, Callable[[_Sums, LiveEvent, _Workflow], None]] = {
     "step": _Sums.add_step,
     "usage": _Sums.add_usage,
@@ -430,6 +541,7 @@ _TAKEN: dict[str, Callable[[_Sums, LiveEvent, _Workflow], None]] = {
     "expansion": _Sums.add_expansion,
     "diff": _Sums.add_diff,
     "preload": _Sums.add_preload,
+    "loading": _Sums.add_loading,
     "degraded": _Sums.add_degraded,
 }
 
