@@ -493,7 +493,8 @@ class _Sums:
     def add_preload(self, event: LiveEvent, workflow: _Workflow) -> None:
         if isinstance(event.data.get("used"), bool):
             workflow.preloads[0 if event.data["used"] else 1] += 1
-        name = _PRELOADS.get(str(event.data.get("status")))
+        status = event.data.get("status") or {True: "hit", False: "wasted"}.get(event.data.get("used"))
+        name = _PRELOADS.get(str(status))
         if name is not None:
             self._preload[name] += 1
         if isinstance(event.data.get("peak_bytes"), int):
