@@ -214,9 +214,9 @@ def test_a_tight_budget_loads_fewer_tools_and_a_shorter_agent_file_and_says_why(
 
 def test_what_is_loaded_counts_in_the_budget_of_the_first_call() -> None:
     held = []
-    for offered in ([], Offered.tools(TOOLS)):
+    for definitions in ([], TOOLS):
         with Planner().session("w", budget=Budget(max_tokens=5_000_000)) as session:
-            step = session.before("main", HELLO, model=MODEL, offered=offered)
+            step = session.before("main", HELLO, model=MODEL, offered=Offered.tools(definitions))
             assert step.max_output_tokens is not None
             held.append(session.balance[0].held - step.max_output_tokens)
     assert step.loading is not None
