@@ -103,6 +103,8 @@ def test_a_file_that_was_written_and_read_is_whole_once_the_input_that_wrote_it_
         ContextItem(call, Kind.TOOL_CALL, name="Write", link="1"),
         ContextItem("ok", Kind.TOOL_RESULT, name="Write", link="1"),
     ]
+    step(run, items[:2], [1], folds=True)
+    assert run.sent[1].content == call  # its result is not there yet
     step(run, items, [], folds=True)
     items.append(ContextItem(RESULTS[1], Kind.TOOL_RESULT, name="Read", link="2"))
     step(run, items, [], folds=True)
