@@ -56,6 +56,43 @@ def fold_input(content: bytes, *, handle: Handle, count: Callable[[str], int], a
     return json.dumps(folded, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
 
 
+def is_folded(content: bytes, folded: bytes) -> bool:
+    """Say whether a text is an input with nothing but long texts left out: same names, same short values. Never raises.
+
+    It reads both anew. An input that names something twice, or holds a number that JSON has not, is never one.
+    """
+    try:
+        before, after = (
+            json.loads(text, object_pairs_hook=_once, parse_constant=_refused) for text in (content, folded)
+        )
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(before, dict) and isinstance(after, dict) and _same_but_folded(before, after)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice")
+    return found
+
+
+def _refused(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _same_but_folded(before: Any, after: Any) -> bool:
+    if type(before) is not type(after):
+        return False
+    if isinstance(before, dict):
+        return list(before) == list(after) and all(_same_but_folded(before[key], after[key]) for key in before)
+    if isinstance(before, list):
+        return len(before) == len(after) and all(map(_same_but_folded, before, after))
+    if isinstance(before, str) and before != after:
+        return after.startswith(f"{before[:SHOWN_CHARS]} [") and after.endswith("]") and len(after) < len(before)
+    return bool(before == after)
+
+
 class _Fold:
     """Leaves long texts out of a value; the first stub names the way back for all of them."""
 

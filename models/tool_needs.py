@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 HANDOFF_TOOL = "(handoff)"
 """Stands for the tool by which work is handed to another agent, whatever its name is."""
 
+HANDING_TOOLS = frozenset({"task", "agent"})
+"""What tools are called, in small letters, by which coding agents hand work on."""
+
 PSEUDO_RUNS = 2.0
 """By how many runs a share is drawn towards that of the wider group: two, so that ten runs count five times as much."""
 
@@ -409,6 +412,11 @@ def _groups(source: str, agent: str) -> tuple[Group, Group, Group]:
 def _server(tool: str) -> str:
     """Return the MCP server of a tool as Claude Code names it, or an empty text."""
     return tool.rpartition("__")[0] if tool.startswith(_MCP) and tool.count("__") >= 2 else ""
+
+
+def hands_over(tool: str) -> bool:
+    """Say whether a tool hands work to another agent, by its name: logs show such a call as `HANDOFF_TOOL`."""
+    return tool.lower() in HANDING_TOOLS or tool.startswith("transfer_to_")
 
 
 def names_tool(text: str | None, tool: str) -> bool:

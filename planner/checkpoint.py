@@ -60,6 +60,7 @@ class SavedRequest(Record):
     mandatory: bool = True
     parent: str | None = None
     priority: int = 0
+    folds: bool = False
     since: int = 0
     needs_tokens: Tokens = 0
     passed: int = Field(default=0, ge=0)
@@ -133,7 +134,18 @@ def read_request(saved: SavedRequest, policies: Sequence[Policy]) -> Waiting:
     return Waiting(request, saved.since, saved.needs_tokens, saved.passed)
 
 
-_REQUEST_FIELDS = ("agent", "run_id", "model", "task", "sub_agent", "expands", "mandatory", "parent", "priority")
+_REQUEST_FIELDS = (
+    "agent",
+    "run_id",
+    "model",
+    "task",
+    "sub_agent",
+    "expands",
+    "mandatory",
+    "parent",
+    "priority",
+    "folds",
+)
 
 
 def read_checkpoint(data: Mapping[str, Any]) -> Checkpoint:

@@ -12,9 +12,12 @@ from operator import is_
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apportion.compression.actions import mask, reference, result_number
+from apportion.compression.inputs import fold_input, is_folded
+from apportion.compression.store import Handle
 from apportion.planner.held import References, Referred, refer, shows_lines, telling, without_notation, written_by
 from apportion.planner.prompt import (
     FOLDABLE_KINDS,
+    MIN_FOLDED_TOKENS,
     MIN_REPLACED_TOKENS,
     REFERENCE_TOKENS,
     REPLACEABLE_KINDS,
@@ -28,13 +31,13 @@ from apportion.planner.replay.billing import CacheClock, Tariff, tariff
 from apportion.planner.sizes import Size, Sizes
 from apportion.prices import lookup
 from apportion.records import Action, Kind
-from apportion.tokens import TokenCounter
+from apportion.tokens import TokenCounter, count_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from apportion.compression.store import Handle, HandleStore
+    from apportion.compression.store import HandleStore
     from apportion.compression.strategies.types import Held, Outcome
     from apportion.planner.forms import Forms
     from apportion.planner.planner import Invocation, InvocationPlan
@@ -166,7 +169,16 @@ class LiveRun:
         """What is sent, piece by piece."""
         return tuple(self._sent)
 
-    def enter(self, items: Sequence[ContextItem], *, model: str | None, task: str, now: datetime, expands: bool) -> int:
+    def enter(
+        self,
+        items: Sequence[ContextItem],
+        *,
+        model: str | None,
+        task: str,
+        now: datetime,
+        expands: bool,
+        folds: bool = False,
+    ) -> int:
         """Take over the history before a call; return how many leading pieces the cache holds.
 
         Args:
@@ -175,6 +187,7 @@ class LiveRun:
             task: The agent's task: shorter forms keep what has to do with it.
             now: The time of the call.
             expands: Whether the agent can have back what is behind a handle.
+            folds: Whether long texts in inputs of tools may be left out, too.
         """
         if model != self.model or not self.calls:
             self._use_model(model)
@@ -183,7 +196,7 @@ class LiveRun:
         self._tokens = None
         self._truncate(kept)
         for item in items[kept:]:
-            self._append(item, task, expands=expands)
+            self._append(item, task, expands=expands, folds=folds and expands)
         warm = self._clock.warm((self.run_id, self.model), now, self.tariff.ttl_s)
         return min(self._held, self.prompt.changed_from) if warm else 0
 
@@ -260,7 +273,7 @@ class LiveRun:
         self.references.truncate(kept)
         self._held = min(self._held, kept)
 
-    def _append(self, item: ContextItem, task: str, *, expands: bool) -> None:
+    def _append(self, item: ContextItem, task: str, *, expands: bool, folds: bool) -> None:
         row = len(self._items)
         visible, tokens = self._sizes.of(item.content, self._counter)
         may_change = replaceable(item, tokens)
@@ -275,6 +288,10 @@ class LiveRun:
             columns |= self._referring(row, item, copy)
             if copy < 0:
                 self._copies[item.content] = row
+        folded = self._folded(item, visible) if folds and item.kind in FOLDABLE_KINDS else None
+        if folded is not None:
+            need = prior_need(tokens, tool=item.name, handed_back=False, sub_agent=self.role == "sub", written=True)
+            columns["stub"] = self._size(folded).tokens
         self._items.append(item)
         self._sent.append(SentItem(item.content))
         self.prompt.append(
@@ -284,7 +301,7 @@ class LiveRun:
             tokens=tokens,
             born=self.calls,
             need=need,
-            maskable=may_change and expands,
+            maskable=(may_change and expands) or folded is not None,
             copy=copy,
             **columns,
         )
@@ -377,6 +394,9 @@ class LiveRun:
     def _mask(self, row: int, *, tokens: float | None = None) -> None:
         """Send a stub instead of a piece where that is shorter than what is sent for it, or than so many tokens."""
         item = self._items[row]
+        if item.kind in FOLDABLE_KINDS:
+            self._fold(row)
+            return
         original = _bytes(item.content)
         handle = self._store.put(original)
         stub = mask(original, handle=handle, name=item.name, tokens=self.size_of(row).visible)
@@ -385,6 +405,31 @@ class LiveRun:
             return
         self.prompt.replace(row, Action.MASK, visible=size.visible, tokens=size.tokens)
         self._sent[row] = SentItem(text, Action.MASK, handle)
+        self.references.forget(row)
+
+    def _folded(self, item: ContextItem, visible: int) -> bytes | None:
+        """Return an input without its long texts, where that is clearly shorter and shows all the rest of it."""
+        if visible < MIN_FOLDED_TOKENS or item.pinned or item.link is None:
+            return None
+        original = _bytes(item.content)
+        folded = fold_input(original, handle=Handle.of(original), count=count_tokens)
+        if folded is None or not is_folded(original, folded):
+            return None
+        return folded if self._size(folded).visible + MIN_REPLACED_TOKENS <= visible else None
+
+    def _fold(self, row: int) -> None:
+        """Leave the long texts of an input out, once its result is there; the call stays where it is."""
+        item = self._items[row]
+        original, folded = _bytes(item.content), self._folded(item, self.size_of(row).visible)
+        results = (each for each in self._items[row + 1 :] if each.kind in REPLACEABLE_KINDS)
+        if folded is None or not any(each.link == item.link for each in results):
+            return
+        handle = self._store.put(original)
+        if handle != Handle.of(original) or self._store.expand(handle) != original:
+            return
+        size = self._size(folded)
+        self.prompt.replace(row, Action.SELECT, visible=size.visible, tokens=size.tokens)
+        self._sent[row] = SentItem(folded.decode("utf-8", "surrogatepass"), Action.SELECT, handle)
         self.references.forget(row)
 
     def _unfold(self, row: int) -> None:
@@ -468,7 +513,7 @@ def quoted(items: Sequence[ContextItem], output: str) -> list[int]:
     """Return the pieces from which an output quotes, by windows of its text."""
     windows = {output[start : start + WINDOW] for start in range(0, len(output) - WINDOW + 1, WINDOW // 2)}
     some = sorted(windows)[:MOST_WINDOWS]
-    rows = (row for row, item in enumerate(items) if item.kind in REPLACEABLE_KINDS)
+    rows = (row for row, item in enumerate(items) if item.kind in REPLACEABLE_KINDS | FOLDABLE_KINDS)
     return [row for row in rows if any(window in items[row].content for window in some)]
 
 

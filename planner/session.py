@@ -260,6 +260,7 @@ class Session(SessionCore):
         policies: Sequence[Policy] = (),
         key: str | None = None,
         offered: Sequence[Offered] | Registry | None = None,
+        folds: bool = False,
     ) -> Step:
         """Plan one invocation.
 
@@ -280,6 +281,9 @@ class Session(SessionCore):
             offered: Tools, skills and agent files that the agent may be given; `step.loading` says what to load of
                 them. `None`: what the run was offered before, or what the planner's registry has for the agent. They
                 count as part of the prompt, besides `items`.
+            folds: Whether long texts in old inputs of tools may be left out, too, where the agent `expands`. The call
+                stays, and what is sent for its input is one with the same names. Say so only where `step.contents` is
+                put back into the calls.
 
         Raises:
             InputError: There is nothing to send, or the session is closed.
@@ -297,7 +301,7 @@ class Session(SessionCore):
         run_id = run_id or agent
         request = Request(
             agent, tuple(items), run_id, model, task, sub_agent or parent is not None, expands, mandatory,
-            parent, priority, policies, self._on_offer(agent, run_id, offered),
+            parent, priority, policies, self._on_offer(agent, run_id, offered), folds,
         )  # fmt: skip
         if self.options.enabled:
             self._work_out(request)

@@ -198,7 +198,12 @@ class SessionCore:
                 sizes=self._sizes,
             )
         cached = run.enter(
-            request.items, model=request.model, task=request.task, now=self._home.clock(), expands=request.expands
+            request.items,
+            model=request.model,
+            task=request.task,
+            now=self._home.clock(),
+            expands=request.expands,
+            folds=request.folds,
         )
         loading = self._loaded(request, run)
         ask = self._invocation(run, request.agent, cached)

@@ -31,7 +31,7 @@ from apportion.compression.loading import (
     parts_of,
 )
 from apportion.errors import ApportionError, InfeasiblePlanError, InputError
-from apportion.models.tool_needs import names_tool
+from apportion.models.tool_needs import HANDOFF_TOOL, hands_over, names_tool
 from apportion.planner.loading import (
     MAX_MISS_RATE,
     UNSURE_NEED,
@@ -203,7 +203,7 @@ class SessionLoading:
         """Forget a run; what it used tells of later ones."""
         run = self._runs.pop(run_id, None)
         if run is not None:
-            self._earlier |= run.used
+            self._earlier |= run.used | ({HANDOFF_TOOL} if any(map(hands_over, run.used)) else set())
             self._begun = True
 
     def _settled(
@@ -279,10 +279,15 @@ class SessionLoading:
         """Return how likely the run needs each tool, as far as anything was learned of it."""
         if self._needs is None:
             return {}
-        names = [one.name for one in known.values() if one.kind is EntryKind.TOOL]
+        learned = set(self._needs.known_tools(who.source))
+        asked = {
+            one.name: HANDOFF_TOOL if hands_over(one.name) and one.name not in learned else one.name
+            for one in known.values()
+            if one.kind is EntryKind.TOOL
+        }
         earlier = self._earlier if self._begun else None
-        found = self._needs.predict(who.agent, names, source=who.source, text=who.task, earlier=earlier)
-        return {name: cautious(need) for name, need in found.items()}
+        found = self._needs.predict(who.agent, asked.values(), source=who.source, text=who.task, earlier=earlier)
+        return {name: cautious(found[learned_as]) for name, learned_as in asked.items()}
 
     def _made(
         self,
@@ -319,7 +324,10 @@ class SessionLoading:
     def _note_used(self, run: _Run, items: Sequence[ContextItem]) -> None:
         """Take note of the tools that a run has called since it was last looked at."""
         start, run.seen = min(run.seen, len(items)), len(items)
-        run.used |= {item.name for item in items[start:] if item.kind is Kind.TOOL_CALL and item.name}
+        new = items[start:]
+        run.used |= {item.name for item in new if item.kind is Kind.TOOL_CALL and item.name}
+        if any(item.kind is Kind.HANDOFF for item in new):
+            run.used |= set(filter(hands_over, run.offered))
 
 
 def whole_loading(offered: Sequence[Offered], *, number: int, size: Callable[[str], int], reason: str = "") -> Loading:

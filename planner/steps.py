@@ -46,6 +46,7 @@ class Request:
     priority: int = 0
     policies: Sequence[Policy] = ()
     offered: tuple[Offered, ...] = ()
+    folds: bool = False
 
 
 @dataclass(frozen=True, slots=True)

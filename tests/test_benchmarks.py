@@ -169,7 +169,11 @@ def test_the_benchmarks_of_deltas_find_them_exact(tmp_path: Path) -> None:
 
 
 def test_the_benchmarks_of_loading_report_misses_beside_savings(tmp_path: Path) -> None:
-    for script, columns in (("overhead_share.py", {"of_head", "miss"}), ("preload.py", {"hit", "cover", "hidden"})):
+    for script, columns in (
+        ("overhead_share.py", {"of_head", "miss"}),
+        ("session_loading.py", {"saved", "miss"}),
+        ("preload.py", {"hit", "cover", "hidden"}),
+    ):
         log = ROOT / "fixtures" / "logs" / "normalised"
         done = run(script, log, "--quick", "--json", tmp_path / "result.json")
         assert done.returncode == 0, done.stderr

@@ -54,6 +54,7 @@ from apportion.planner.report.schema import (
     WorstWorkflow,
 )
 from apportion.prices import prices_as_of
+from apportion.records import Feature
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -139,8 +140,8 @@ def build_report(
         per_kind=_kind_rows(ordered),
         against=[_against_row(name, ordered, options) for name in against],
         next_agent=_next_agent_rows(by_source),
-        preload=preload_rows(by_source),
-        loading=loading_rows(by_source),
+        preload=[] if Feature.PRELOAD in options.off else preload_rows(by_source),
+        loading=[] if Feature.LAZY in options.off else loading_rows(by_source),
         per_stage=[row for source, group in by_source.items() for row in _stage_rows(source, group)],
         actions=[row for source, group in by_source.items() for row in _action_rows(source, group)],
         left_out=_left_out_rows(ordered),

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apportion.compression.loading import brief_form, line_form, loader_tokens, read_tools
 from apportion.errors import InputError
@@ -187,7 +187,7 @@ def estimate_loading(
         model = ToolNeeds().fit_runs(learned) if corrected else ToolNeeds().count_runs(learned)
         for run in held_out:
             each = about[id(run)]
-            basis, tools = _catalogue(each, model)
+            basis, tools = catalogue(each, model)
             for brief in (True, False) if tools else ():
                 total = sums.setdefault((run.source, basis, brief), _Sums())
                 total.add(each, basis, tools, _planned(run, each, tools, model, max_miss_rate, brief=brief), model)
@@ -242,7 +242,7 @@ def _missed(
     missed: set[int] = set()
     cost = 0.0
     for used, number in sorted(run.used.items(), key=lambda pair: pair[1]):
-        name = _listed_as(used, tools)
+        name = listed_as(used, tools)
         if name is None:
             if basis != "assumed":
                 continue
@@ -277,7 +277,7 @@ def _planned(
     return choose(options, shape, max_miss_rate=limit, brief=brief, loader=loader_tokens())
 
 
-def _catalogue(each: RunLoading, model: ToolNeeds) -> tuple[str, Mapping[str, Sizes]]:
+def catalogue(each: RunLoading, model: ToolNeeds) -> tuple[str, Mapping[str, Sizes]]:
     """Return which tools a run is offered, as far as anybody can tell, with their sizes."""
     if each.tools:
         return "logged", each.tools
@@ -300,7 +300,8 @@ def _claude_code(each: RunLoading) -> dict[str, Sizes]:
     }
 
 
-def _listed_as(used: str, tools: Mapping[str, Sizes]) -> str | None:
+def listed_as(used: str, tools: Mapping[str, Any]) -> str | None:
+    """Return the name under which a used tool is offered; work is handed on by a tool that logs do not name."""
     if used in tools:
         return used
     return next((name for name in ("Task", "Agent") if used == HANDOFF_TOOL and name in tools), None)

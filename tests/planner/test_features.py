@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from apportion.compression.inputs import is_folded
 from apportion.planner.live import ContextItem
 from apportion.planner.planner import PlanOptions
 from apportion.planner.session import Planner
@@ -114,3 +115,41 @@ def test_settings_name_what_is_off() -> None:
     assert Settings().token_optimization.off == frozenset()
     given_ = Settings.model_validate({"token_optimization": {"diff": False, "preload": False}})
     assert given_.token_optimization.off == {Feature.DIFF, Feature.PRELOAD}
+
+
+def written(texts: list[str], *, links: bool = True) -> list[ContextItem]:
+    """Calls of a tool that writes long texts, each with its result."""
+    items = [ContextItem("go")]
+    for number, text in enumerate(texts):
+        link = str(number) if links else None
+        content = json.dumps({"path": f"{number}.md", "flags": [1.5, None, True], "content": text})
+        items += [
+            ContextItem(content, Kind.TOOL_CALL, "write", link),
+            ContextItem("written", Kind.TOOL_RESULT, "write", link),
+        ]
+    return items
+
+
+@pytest.mark.parametrize("case", ["folds", "not asked for", "no expand", "elide off", "no links", "no JSON"])
+def test_old_inputs_are_folded_only_where_that_was_asked_for_and_can_be_undone(case: str) -> None:
+    now = [datetime(2026, 1, 1, tzinfo=UTC)]
+    options = PlanOptions(off=frozenset({Feature.ELIDE} if case == "elide off" else ()))
+    history = written([noise(number) for number in range(6)], links=case != "no links")
+    if case == "no JSON":
+        history = [replace(item, content=item.content[:-1]) for item in history]
+    with Planner(options, clock=lambda: now[0], ahead=False).session("w") as session:
+        for length in (5, 7, 9, 11, 13):
+            more = {"expands": case != "no expand", "folds": case != "not asked for"}
+            step = session.before("main", history[:length], model="claude-sonnet-4-5", **more)
+            session.after(step, Usage(input_uncached=9_000, output=40), output="go on")
+        now[0] += timedelta(hours=3)
+        waiting = [*history, ContextItem(history[1].content, Kind.TOOL_CALL, "write", "no result yet")]
+        step = session.before("main", waiting, model="claude-sonnet-4-5", **more)
+        pairs = list(zip(waiting, step.items, strict=True))
+        changed = [(item, sent) for item, sent in pairs if sent.content != item.content]
+        assert bool(changed) == (case == "folds")
+        for item, sent in changed:
+            assert (item.kind, sent.action) == (Kind.TOOL_CALL, Action.SELECT)
+            assert is_folded(item.content.encode(), sent.content.encode())
+            assert session.expand(str(sent.handle)) == item.content
+        assert pairs[-1][1].content == waiting[-1].content

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,9 +28,9 @@ LINES = Path(apportion.files.__file__).read_text(encoding="utf-8").split("\n")[:
 RESULTS = ("\n".join(LINES), "\n".join([*LINES[:9], "inserted = True", *LINES[9:]]), "\n".join(LINES[20:]), "ok")
 
 
-def step(run: LiveRun, items: list[ContextItem], masks: list[int]) -> None:
+def step(run: LiveRun, items: list[ContextItem], masks: list[int], *, folds: bool = False) -> None:
     """Make one call: refer wherever that is shorter, mask some rows, and send."""
-    run.enter(items, model=None, task="", now=NOON + timedelta(seconds=run.calls), expands=True)
+    run.enter(items, model=None, task="", now=NOON + timedelta(seconds=run.calls), expands=True, folds=folds)
     prompt, births = run.prompt, []
     for row in np.flatnonzero(prompt.column("born") == run.calls).tolist():
         copy = int(prompt.column("copy")[row])
@@ -129,3 +130,26 @@ def test_a_file_that_is_read_again_refers_to_what_was_read_and_is_whole_once_tha
     assert audit(run, items) == 0
     assert run.sent[1].action is Action.MASK
     assert run.sent[2].content == RESULTS[1]
+
+
+def test_a_file_that_was_written_and_read_is_whole_once_the_input_that_wrote_it_is_folded() -> None:
+    store = HandleStore()
+    run = LiveRun("main", "main", store=store, forms=Forms(), clock=CacheClock())
+    call = json.dumps({"file_path": "a.py", "content": RESULTS[0]})
+    items = [
+        ContextItem("write"),
+        ContextItem(call, Kind.TOOL_CALL, name="Write", link="1"),
+        ContextItem("ok", Kind.TOOL_RESULT, name="Write", link="1"),
+    ]
+    step(run, items[:2], [1], folds=True)
+    assert run.sent[1].content == call  # its result is not there yet
+    step(run, items, [], folds=True)
+    items.append(ContextItem(RESULTS[1], Kind.TOOL_RESULT, name="Read", link="2"))
+    step(run, items, [], folds=True)
+    assert run.sent[3].action is Action.REFERENCE
+    step(run, items, [1], folds=True)
+    folded = run.sent[1]
+    assert folded.action is Action.SELECT
+    assert folded.handle is not None
+    assert store.expand(folded.handle) == call.encode()
+    assert run.sent[3].content == RESULTS[1]

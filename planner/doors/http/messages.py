@@ -110,6 +110,8 @@ class Before(Message):
         run_id: Its context window; the agent's name where it has only one.
         sub_agent: Whether another agent has started it.
         expands: Whether the agent can have back what is left out.
+        folds: Whether long texts in old inputs of tools may be left out, too; only where the caller puts what is sent
+            for a call back into the call.
         mandatory: Whether the workflow makes no sense without it.
         parent: The run that started it.
         priority: Of those that wait, higher ones are offered first.
@@ -127,6 +129,7 @@ class Before(Message):
     run_id: Name | None = None
     sub_agent: bool = False
     expands: bool = False
+    folds: bool = False
     mandatory: bool = True
     parent: Name | None = None
     priority: Annotated[int, Field(ge=-(2**31), le=2**31)] = 0

@@ -179,6 +179,7 @@ class Service:
             run_id=run_id,
             sub_agent=given.sub_agent,
             expands=given.expands,
+            folds=given.folds,
             mandatory=given.mandatory,
             parent=given.parent,
             priority=given.priority,

@@ -493,7 +493,9 @@ class _Sums:
     def add_preload(self, event: LiveEvent, workflow: _Workflow) -> None:
         if isinstance(event.data.get("used"), bool):
             workflow.preloads[0 if event.data["used"] else 1] += 1
-        name = _PRELOADS.get(str(event.data.get("status")))
+        used = event.data.get("used")
+        status = event.data.get("status") or ("hit" if used is True else "wasted" if used is False else None)
+        name = _PRELOADS.get(str(status))
         if name is not None:
             self._preload[name] += 1
         if isinstance(event.data.get("peak_bytes"), int):

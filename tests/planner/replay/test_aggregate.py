@@ -4,8 +4,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from apportion.models.tool_needs import RunTools
+from apportion.planner.masking import TokenPrices
 from apportion.planner.planner import PlanOptions
 from apportion.planner.replay.aggregate import RunFacts, _next_agent_rows, build_report
+from apportion.planner.replay.loading import RunLoading
 from apportion.planner.replay.results import (
     ActionFigures,
     CallFigures,
@@ -15,6 +18,7 @@ from apportion.planner.replay.results import (
     WorkflowResult,
 )
 from apportion.prices import prices_as_of
+from apportion.records import Feature
 from apportion.telemetry.reading import SkipLog
 
 if TYPE_CHECKING:
@@ -28,10 +32,9 @@ def result(
     return WorkflowResult(name, source, "test", name, totals, unpriced_models=set() if bill is not None else {model})
 
 
-def report(*results: WorkflowResult) -> ReplayReport:
-    return build_report(
-        results, PlanOptions(), SkipLog(), RunFacts(complete=True, seconds=0.0, peak_memory_mb=None, settings={})
-    )
+def report(*results: WorkflowResult, off: frozenset[Feature] = frozenset()) -> ReplayReport:
+    facts = RunFacts(complete=True, seconds=0.0, peak_memory_mb=None, settings={})
+    return build_report(results, PlanOptions(off=off), SkipLog(), facts)
 
 
 def test_models_without_a_price_are_named_once_for_all_and_per_source() -> None:
@@ -50,6 +53,19 @@ def test_models_without_a_price_are_named_once_for_all_and_per_source() -> None:
     assert [row.unnamed_model_workflows for row in found.per_source] == [0, 1]
     assert [row.priced_workflows for row in found.per_workflow] == [1, 0, 0, 0, 0]
     assert found.prices_as_of == prices_as_of()
+
+
+def test_what_is_switched_off_is_not_estimated() -> None:
+    tools = {"often": (1_000, 400, 10), "never": (1_000, 400, 10)}
+    prices = TokenPrices(read=0.1, write=1.25, output=5.0)
+    both = [result(name, bill=(1.0, 0.5)) for name in ("1", "2")]
+    for one in both:
+        used = RunTools(one.id, "a", "main", 50, {"often": 1})
+        one.loadings = [RunLoading(used, "f", True, 5_000, 20_000.0, prices, tools)]
+        one.next_agents = [NextFigures(confidence=0.9, hit=True, sure=True)]
+    for off in (Feature.LAZY, Feature.PRELOAD, Feature.STRUCTURE):
+        found = report(*both, off=frozenset({off}))
+        assert (bool(found.loading), bool(found.preload)) == (off is not Feature.LAZY, off is not Feature.PRELOAD)
 
 
 def test_the_share_of_dearer_workflows_is_of_those_with_a_price() -> None:

@@ -96,6 +96,49 @@ def test_json_has_it_all(status: Callable[..., str], database: Path) -> None:
     assert sessions["optimization"][0]["saved_share"] == 0.2
 
 
+def test_what_was_loaded_loaded_ahead_and_handed_on_is_shown(status: Callable[..., str], database: Path) -> None:
+    tell(database)
+    assert not {"loading:", "preload:", "diff:"} & set(status().split())
+    settled = {"kind": "loading", "workflow": "review", "run_id": "s1", "status": "settled"}
+    with Telemetry.to_store(database) as telemetry:
+        telemetry.record(settled | {"tokens": 900, "whole_tokens": 4_000})
+        telemetry.record(USAGE)
+        telemetry.record(USAGE)
+        telemetry.record(settled | {"tokens": 1_000, "whole_tokens": 4_000})  # grown
+        telemetry.record(USAGE)
+        telemetry.record({"kind": "loading", "workflow": "review", "run_id": "s1", "status": "miss", "tokens": 70})
+        for state, peak in (("hit", 500), ("miss", 900), ("wasted", None)):
+            told = {"kind": "preload", "workflow": "review", "status": state}
+            telemetry.record(told if peak is None else told | {"peak_bytes": peak})
+        handed = {"kind": "diff", "workflow": "review", "whole_tokens": 500}
+        telemetry.record(handed | {"mode": "delta", "sent_tokens": 80, "in_prompt": True})
+        telemetry.record(handed | {"mode": "delta", "sent_tokens": 100, "in_prompt": False})
+        telemetry.record(handed | {"mode": "whole", "sent_tokens": 500, "reason": "no_base"})
+    sessions = json.loads(status("--json"))["sessions"]
+    assert sessions["loading"] == {
+        "runs": 1,
+        "calls": 3,
+        "saved_tokens": 9_200,
+        "misses": 1,
+        "loaded": 0,
+        "loaded_tokens": 70,
+    }
+    assert sessions["preload"] == {"hits": 1, "misses": 1, "wasted": 1, "peak_bytes": 900, "hit_rate": 0.5}
+    assert sessions["diff"] == {
+        "handed": 3,
+        "deltas": 2,
+        "whole_tokens": 1_500,
+        "sent_tokens": 680,
+        "saved_tokens": 820,
+        "model_tokens_saved": 420,
+        "reasons": {"no_base": 1},
+    }
+    out = status().replace("\n", " ")
+    assert "loading: 9,200 tokens" in out
+    assert "preload: 50.0 % of 2 agents had been loaded ahead" in out
+    assert "diff: 2 of 3 contexts handed on as deltas" in out
+
+
 def test_a_ledger_that_cannot_be_read_is_named_and_the_rest_shown(status: Callable[..., str], database: Path) -> None:
     tell(database)
     database.with_name("ledger.db").write_text("not a ledger")

@@ -121,6 +121,24 @@ def test_handles_lead_back_over_http(client: Any) -> None:
     assert (missing.status, missing.json["title"]) == (503, "StoreError")
 
 
+def test_what_to_load_is_sent_once_and_what_was_left_out_comes_back(client: Any) -> None:
+    path = opened(client)
+    tool = json.dumps({"name": "look", "description": "Looks.", "input_schema": {}})
+    skill = {"name": "brew", "kind": "skill", "content": "Pour hot water. " * 80, "description": "Brews coffee."}
+    asked = {"agent": "main", "items": [{"content": "go"}], "offered": [{"name": "look", "content": tool}, skill]}
+    first = client.post(f"{path}/before", asked).json["loading"]
+    assert first["forms"] == {"look": "whole", "brew": "line"}
+    assert (first["tools"][0], first["files"]) == (tool, {})
+    assert first["tokens"] < first["whole_tokens"]
+    more = {"agent": "main", "items": [{"content": "go"}], "loaded": first["number"]}
+    again = client.post(f"{path}/before", more).json["loading"]
+    assert again == first | {"tools": None, "files": None}
+    loaded = client.post(f"{path}/load", {"run_id": "main", "name": "brew"}).json
+    assert loaded == {"content": skill["content"]}
+    assert client.post(f"{path}/load", {"run_id": "main", "name": "tea"}).status >= 400
+    assert client.post(f"{path}/before", {"agent": "other", "items": [{"content": "go"}]}).json["loading"] is None
+
+
 def test_a_whole_problem_is_planned_also_with_no_time_at_all(client: Any) -> None:
     problem = {
         "max_tokens": 20_000,
