@@ -132,7 +132,7 @@ def main() -> None:
             marks.append(answers_mark(name, strategy, contents, gold, found["total"]["saved %"]))
     marks += level_marks(totals)
     if "lossless" in totals:
-        grown = growths(Lossless(), 10_000 if asked.quick else 100_000)
+        grown = growths(Lossless(), 2_000 if asked.quick else 100_000)
         kind, growth = max(grown.items(), key=lambda each: each[1])
         name = f"time for ten times as much hostile text, worst kind ({kind})"
         marks.append(Mark(name, growth, "x", "<= 12", growth <= 12))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -30,12 +31,10 @@ def rounds(number: int, *, source: str = "s", text: str | None = None) -> list[S
     return [step(tuple(trail[max(0, n - 6) : n]), trail[n], source=source, text=text) for n in range(1, number)]
 
 
+@cache
 def learned() -> StepExperts:
     steps = rounds(80, text="build it") + rounds(40, source="other", text="fix the bug")
     return StepExperts(3).count(steps).classify(steps)
-
-
-LEARNED = learned()
 
 
 def test_the_examples_run() -> None:
@@ -63,19 +62,19 @@ def test_a_pattern_gives_the_names_back(history: list[str]) -> None:
 def test_every_opinion_sums_to_one_over_names_that_are_all_different(
     history: tuple[str, ...], source: str, text: str | None
 ) -> None:
-    before = str(LEARNED.to_state())
-    known = LEARNED.opinions(step(history, "", source=source, text=text))
+    before = str(learned().to_state())
+    known = learned().opinions(step(history, "", source=source, text=text))
     assert len(known.names) == len(set(known.names)) == known.probabilities.shape[1]
     assert known.probabilities.shape[0] == len(known.heard) == len(EXPERTS)
     assert known.probabilities.sum(axis=1) == pytest.approx(np.ones(len(EXPERTS)))
     assert (known.probabilities >= 0).all()
     assert {END, OTHER, *history} <= set(known.names)
     assert list(known.heard) == [True, source != "new"] * 2 + [source != "new", source != "new" and bool(text)]
-    assert str(LEARNED.to_state()) == before
+    assert str(learned().to_state()) == before
 
 
 def test_what_was_always_so_is_forecast_by_all_of_them() -> None:
-    known = LEARNED.opinions(step(("plan", "code"), "", text="build it"))
+    known = learned().opinions(step(("plan", "code"), "", text="build it"))
     assert known.heard.all()
     assert [known.names[each] for each in known.probabilities.argmax(axis=1)] == ["review"] * len(EXPERTS)
 
@@ -96,12 +95,12 @@ def test_nothing_learned_leaves_the_end_and_the_unknown() -> None:
 
 @given(history=histories, source=st.sampled_from(["s", "new"]))
 def test_experts_come_back_from_their_state_exactly(history: tuple[str, ...], source: str) -> None:
-    again = StepExperts.from_state(LEARNED.to_state())
+    again = StepExperts.from_state(learned().to_state())
     asked = step(history, "", source=source, text="fix it")
-    mine, theirs = LEARNED.opinions(asked), again.opinions(asked)
+    mine, theirs = learned().opinions(asked), again.opinions(asked)
     assert mine.names == theirs.names
     assert (mine.probabilities == theirs.probabilities).all()
-    assert again.seen_after(asked, source) == LEARNED.seen_after(asked, source)
+    assert again.seen_after(asked, source) == learned().seen_after(asked, source)
 
 
 @pytest.mark.parametrize(
@@ -115,11 +114,11 @@ def test_experts_come_back_from_their_state_exactly(history: tuple[str, ...], so
 )
 def test_a_state_whose_parts_do_not_fit_is_refused(damage: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        StepExperts.from_state(LEARNED.to_state() | damage)
+        StepExperts.from_state(learned().to_state() | damage)
 
 
 def test_patterns_that_there_are_not_are_refused() -> None:
-    state = LEARNED.to_state()
+    state = learned().to_state()
     state["patterns"] = state["names"]
     with pytest.raises(ValueError, match="patterns that there are not"):
         StepExperts.from_state(state)

@@ -8,7 +8,7 @@ import json
 import os
 import zipfile
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -39,21 +39,22 @@ STEPS = [
     for nth in range(20)
     for history, name in (((), "plan"), (("plan",), "code"), (("plan", "code"), END))
 ]
-MODELS: dict[str, Any] = {
-    "next_agent": NextAgentModel().fit_steps(STEPS),
-    "next_tool": NextToolModel().fit_steps(STEPS),
-}
+
+
+@cache
+def models() -> dict[str, Any]:
+    return {"next_agent": NextAgentModel().fit_steps(STEPS), "next_tool": NextToolModel().fit_steps(STEPS)}
 
 
 @pytest.fixture(autouse=True)
 def only_models_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two kinds of models are enough to test how any are saved."""
-    for name in {*TRAINABLE} - {*MODELS}:
+    for name in {*TRAINABLE} - {"next_agent", "next_tool"}:
         monkeypatch.delitem(TRAINABLE, name)
 
 
 def save(folder: Path, **options: Any) -> persistence.Manifest:
-    return save_models(folder, **{"models": MODELS, "data": DATA, "created_at": NOON, **options})
+    return save_models(folder, **{"models": models(), "data": DATA, "created_at": NOON, **options})
 
 
 def file_of(folder: Path, name: str = "next_agent") -> Path:
@@ -97,7 +98,7 @@ def test_saved_models_forecast_byte_for_byte_the_same(tmp_path: Path) -> None:
     assert manifest.version == "0001-abababab"
     assert manifest.created_at == NOON
     assert manifest.metrics == {"next_agent": [{"top_1": 0.5}]}
-    for name, model in MODELS.items():
+    for name, model in models().items():
         for history in ([], ["plan"], ["plan", "code"], ["other"]):
             mine = model.predict(history, task_text="do it", source="tests")
             theirs = loaded.models[name].predict(history, task_text="do it", source="tests")
@@ -119,7 +120,7 @@ def test_versions_are_kept_and_the_latest_is_used(tmp_path: Path) -> None:
 
 
 def test_a_model_that_was_not_trained_has_a_prior_and_says_so(tmp_path: Path) -> None:
-    save(tmp_path, models={"next_agent": MODELS["next_agent"]}, untrained={"next_tool": "no tools"})
+    save(tmp_path, models={"next_agent": models()["next_agent"]}, untrained={"next_tool": "no tools"})
     loaded = load_models(tmp_path)
     assert loaded.degraded == ("next_tool: no tools",)
     assert loaded.models["next_tool"].predict([]).expected is None
@@ -314,7 +315,7 @@ def test_a_file_that_names_an_estimator_is_refused_and_none_is_written(tmp_path:
 
     class Holder:
         def to_state(self) -> Any:
-            return MODELS["next_agent"].to_state() | {"estimator": estimator(kind)}
+            return models()["next_agent"].to_state() | {"estimator": estimator(kind)}
 
     save(tmp_path)
     exchange(tmp_path, skops.io.dumps(Holder().to_state()))
@@ -331,14 +332,14 @@ def test_types_are_checked_before_saving_too(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds a type that no model has"):
         save(tmp_path, models={"next_agent": Strange()})
     with pytest.raises(InputError, match="cannot be the name of a model"):
-        save(tmp_path, models={"../x": MODELS["next_agent"]})
+        save(tmp_path, models={"../x": models()["next_agent"]})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_state_with_wrong_numbers_is_refused_by_the_model(tmp_path: Path) -> None:
     import skops.io
 
-    state = MODELS["next_agent"].to_state()
+    state = models()["next_agent"].to_state()
     state["mixture"]["weights"] = state["mixture"]["weights"] * -1
     save(tmp_path)
     exchange(tmp_path, skops.io.dumps(state))
