@@ -199,6 +199,16 @@ def test_the_demo_block_can_be_renewed_any_number_of_times() -> None:
     assert once.partition("<!-- demo:begin -->")[0] == readme.partition("<!-- demo:begin -->")[0]
 
 
+def test_messages_that_troubleshooting_quotes_are_said_somewhere() -> None:
+    folders = ("planner", "compression", "models", "src/apportion/telemetry")
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+    said = "\n".join(file.read_text(encoding="utf-8") for file in (*files, *(ROOT / "src" / "apportion").glob("*.py")))
+    quoted = re.findall(r'\*"(.+?)"\*', (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8"))
+    parts = [part.strip(" :()") for quote in quoted for part in re.split(r"\.\.\.|\(|: |\d+", quote)]
+    assert len(quoted) > 6
+    assert [part for part in parts if part not in said] == []
+
+
 def test_what_is_renewed_needs_its_markers_exactly_once() -> None:
     replaced = script("_marked").replaced
     marked = "<!-- a:begin -->\nold\n<!-- a:end -->\n"
