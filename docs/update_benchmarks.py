@@ -6,9 +6,10 @@ import ast
 import re
 from pathlib import Path
 
+from _marked import renew, replaced
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "benchmarks.md"
-MARKED = re.compile(r"(<!-- list:begin -->\n).*?(<!-- list:end -->)", re.DOTALL)
 
 
 def entry(file: Path) -> str:
@@ -24,15 +25,10 @@ def section() -> str:
     return "\n".join(entry(file) for file in sorted((ROOT / "benchmarks").glob("[a-z]*.py")))
 
 
-def replace(page: str, text: str) -> str:
+def renewed(page: str) -> str:
     """Return the page with a new list."""
-    return MARKED.sub(lambda found: f"{found[1]}\n{text}\n{found[2]}", page)
-
-
-def main() -> None:
-    """Renew the page."""
-    PAGE.write_text(replace(PAGE.read_text(encoding="utf-8"), section()), encoding="utf-8")
+    return replaced(page, "list", f"\n{section()}\n")
 
 
 if __name__ == "__main__":
-    main()
+    renew(PAGE, renewed)

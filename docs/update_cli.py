@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from _marked import replaced
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PAGE = Path(__file__).with_name("cli.md")
-MARKED = re.compile(r"(<!-- reference:begin -->\n).*?(<!-- reference:end -->)", re.DOTALL)
 COLUMNS = 80
 
 
@@ -52,21 +52,15 @@ def section() -> str:
     return "\n".join(parts)
 
 
-def replace(page: str, text: str) -> str:
-    """Return the page with a new reference.
-
-    Raises:
-        ValueError: It has no markers.
-    """
-    if not MARKED.search(page):
-        raise ValueError("the page has no markers of the reference")
-    return MARKED.sub(lambda found: f"{found[1]}\n{text}\n{found[2]}", page)
+def renewed(page: str) -> str:
+    """Return the page with a new reference."""
+    return replaced(page, "reference", f"\n{section()}\n")
 
 
 def main() -> None:
     """Renew or check the page."""
     old = PAGE.read_text(encoding="utf-8")
-    new = replace(old, section())
+    new = renewed(old)
     if "--check" in sys.argv[1:]:
         if new != old:
             sys.exit("docs/cli.md is not what the command line says: run `make docs`")

@@ -9,9 +9,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from _marked import renew, replaced
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = Path(__file__).with_name("compression.md")
-MARKED = re.compile(r"(<!-- commands:begin -->\n).*?(<!-- commands:end -->)", re.DOTALL)
 
 COMMANDS = (
     "apportion compress fixtures/content/json-taubench-airline.txt > shorter.txt",
@@ -58,21 +59,9 @@ def run_commands() -> str:
 
 
 def renewed(page: str) -> str:
-    """Return the page with what its commands print now.
-
-    Raises:
-        ValueError: The page does not hold the markers exactly once.
-    """
-    if len(MARKED.findall(page)) != 1:
-        raise ValueError("docs/compression.md must hold the markers commands:begin and commands:end once")
-    output = run_commands()
-    return MARKED.sub(lambda found: f"{found[1]}```console\n{output}\n```\n{found[2]}", page)
-
-
-def main() -> None:
-    """Renew the page."""
-    PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    """Return the page with what its commands print now."""
+    return replaced(page, "commands", f"```console\n{run_commands()}\n```\n")
 
 
 if __name__ == "__main__":
-    main()
+    renew(PAGE, renewed)

@@ -8,8 +8,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from _marked import renew, replaced
+
 PAGE = Path(__file__).with_name("planning.md")
-MARKED = re.compile(r"(<!-- what-if:begin -->\n).*?(<!-- what-if:end -->)", re.DOTALL)
 EXAMPLE = re.compile(r"^```python\n((?:(?!^```$).)*?what_if\(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -26,21 +27,9 @@ def run_example(page: str) -> str:
 
 
 def renewed(page: str) -> str:
-    """Return the page with what its example prints now.
-
-    Raises:
-        ValueError: The page does not hold the markers exactly once.
-    """
-    if len(MARKED.findall(page)) != 1:
-        raise ValueError("docs/planning.md must hold the markers what-if:begin and what-if:end once")
-    output = run_example(page)
-    return MARKED.sub(lambda found: f"{found[1]}```text\n{output}\n```\n{found[2]}", page)
-
-
-def main() -> None:
-    """Renew the page."""
-    PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    """Return the page with what its example prints now."""
+    return replaced(page, "what-if", f"```text\n{run_example(page)}\n```\n")
 
 
 if __name__ == "__main__":
-    main()
+    renew(PAGE, renewed)

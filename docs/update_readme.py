@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from _marked import renew, replaced
+
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-MARKED = re.compile(r"(<!-- demo:begin -->\n).*?(<!-- demo:end -->)", re.DOTALL)
 WIDTH = "80"
 
 
@@ -40,21 +40,10 @@ def section(output: str) -> str:
     return f"What `make demo` prints ({machine}; `make readme` renews it):\n\n```text\n{output}\n```\n"
 
 
-def replace(readme: str, text: str) -> str:
-    """Return the page with a new text between the markers.
-
-    Raises:
-        ValueError: The page does not hold the markers exactly once.
-    """
-    if len(MARKED.findall(readme)) != 1:
-        raise ValueError("README.md must hold the markers demo:begin and demo:end once")
-    return MARKED.sub(lambda found: found[1] + text + found[2], readme)
-
-
-def main() -> None:
-    """Renew the page."""
-    README.write_text(replace(README.read_text(encoding="utf-8"), section(run_demo())), encoding="utf-8")
+def renewed(readme: str) -> str:
+    """Return the page with what the demo prints now."""
+    return replaced(readme, "demo", section(run_demo()))
 
 
 if __name__ == "__main__":
-    main()
+    renew(README, renewed)

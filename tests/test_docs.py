@@ -31,7 +31,11 @@ def script(name: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(ROOT / "docs"))  # as for a script
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
     return module
 
 
@@ -72,7 +76,7 @@ def test_every_page_is_in_the_navigation() -> None:
 
 def test_the_list_of_benchmarks_is_up_to_date() -> None:
     page, update = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8"), script("update_benchmarks")
-    assert update.replace(page, update.section()) == page, "run `make docs`"
+    assert update.renewed(page) == page, "run `make docs`"
 
 
 def test_the_plug_ins_of_the_guide_keep_the_laws() -> None:
@@ -187,17 +191,31 @@ def test_every_folder_in_the_layout_exists() -> None:
 
 
 def test_the_demo_block_can_be_renewed_any_number_of_times() -> None:
-    tool = script("update_readme")
+    tool, text = script("update_readme"), "saved \\1 nothing"
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    once = tool.replace(readme, tool.section("saved \\1 nothing"))
-    assert "saved \\1 nothing" in once
-    assert tool.replace(once, tool.section("saved \\1 nothing")) == once
+    once = tool.replaced(readme, "demo", tool.section(text))
+    assert text in once
+    assert tool.replaced(once, "demo", tool.section(text)) == once
     assert once.partition("<!-- demo:begin -->")[0] == readme.partition("<!-- demo:begin -->")[0]
 
 
-def test_the_demo_block_needs_its_markers() -> None:
-    with pytest.raises(ValueError, match="markers"):
-        script("update_readme").replace("no markers", "text")
+def test_messages_that_troubleshooting_quotes_are_said_somewhere() -> None:
+    folders = ("planner", "compression", "models", "src/apportion/telemetry")
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+    said = "\n".join(file.read_text(encoding="utf-8") for file in (*files, *(ROOT / "src" / "apportion").glob("*.py")))
+    quoted = re.findall(r'\*"(.+?)"\*', (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8"))
+    parts = [part.strip(" :()") for quote in quoted for part in re.split(r"\.\.\.|\(|: |\d+", quote)]
+    assert len(quoted) > 6
+    assert [part for part in parts if part not in said] == []
+
+
+def test_what_is_renewed_needs_its_markers_exactly_once() -> None:
+    replaced = script("_marked").replaced
+    marked = "<!-- a:begin -->\nold\n<!-- a:end -->\n"
+    assert replaced(f"x\n{marked}y", "a", "") == "x\n<!-- a:begin -->\n<!-- a:end -->\ny"
+    for page in ("no markers", marked * 2, marked.replace("end", "stop"), f"`{marked}`"):
+        with pytest.raises(ValueError, match="a:begin and a:end once"):
+            replaced(page, "a", "text")
 
 
 def test_pins_fit_the_declared_requirements() -> None:

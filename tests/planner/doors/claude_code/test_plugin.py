@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from apportion.planner.doors.cli.claude_code import PLUGIN
+from apportion.planner.doors.cli.claude_code import PLUGIN, _shim
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,15 +64,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def up(folder: Path) -> Iterator[dict[str, str]]:
-    """Return the environment of a client beside a planner that answers, started by the command."""
+def up(folder: Path, recorded: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """Return the environment of a client beside a planner that answers, started by the command, and warm."""
     pytest.importorskip("uvicorn", reason="needs the extra serve")
     command = [str(folder / "bin" / "apportion"), "serve", "--port", "0"]
     with subprocess.Popen(command, env=environment(folder), stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
             process.stderr.readline()
-            yield environment(folder, CC_APPORTION_URL=process.stderr.readline().split()[-1])
+            url = process.stderr.readline().split()[-1]
+            patient = _shim()  # the first hook loads what answers it, which takes longer where others work too
+            patient.ANSWER_S = LONGEST_S
+            token = (folder / "data" / "apportion" / "apportion.db.token").read_text("ascii").strip()
+            body = sent(recorded, "PostToolUse_Bash", client_version="2.1.330", session_id="warm")
+            assert patient.post("127.0.0.1", int(url.rpartition(":")[2]), token, body)
+            yield environment(folder, CC_APPORTION_URL=url)
         finally:
             process.terminate()
 
