@@ -9,7 +9,6 @@ from apportion.compression.strategies._json_shapes import ABSENT, WIDE, Field, S
 from apportion.compression.strategies._json_signs import (
     BLOCK,
     CELL_ENDS,
-    DATE_CHARS,
     DEFAULT,
     DITTO,
     EMBEDDED,
@@ -257,12 +256,7 @@ class Reader:
         return self._text[self.position + 1 : self.position + 2] in CELL_ENDS and self.take(sign)
 
     def _value(self, field: Field, read_cell: Callable[[Field], Any]) -> Any:
-        if self._is(DITTO):
-            value = self._above[field.key]
-        elif self.take(DITTO):
-            value = self._above[field.key][:DATE_CHARS] + self.scalar(STRUCTURE, is_text=True)
-        else:
-            value = read_cell(field)
+        value = self._above[field.key] if self._is(DITTO) else read_cell(field)
         self._above[field.key] = value
         return value
 

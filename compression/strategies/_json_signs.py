@@ -15,10 +15,7 @@ DEFAULT = "_"
 """Stands for the default of a field."""
 
 DITTO = "^"
-"""Stands for the value that its key had last, or before a time for the date of that."""
-
-DATE_CHARS = 10
-"""Characters of a date as in `2026-01-02T10:20:30Z`."""
+"""Stands for the value that its key had last."""
 
 EMBEDDED, SPACED = "%", "%%"
 """Before the value of a string that is JSON itself, minified or with blanks."""
@@ -58,20 +55,6 @@ def is_bare(value: str, ends: AbstractSet[str], *, is_text: bool) -> bool:
     if not value or value[0] in '([{"$%_^- \t' or value[-1] in " \t" or not value.isprintable() or set(value) & ends:
         return is_text and value[:1] == "-" and is_number(value)
     return is_text or not (is_number(value) or value in LITERALS)
-
-
-def has_date(value: str) -> bool:
-    """Say whether a string is a date with the time of day behind it, and nothing else.
-
-    >>> [has_date(text) for text in ("2026-01-02T10:20:30.5+01:00", "2026-01-02 10:20:30", "2026-01-02", "2026-01-02T")]
-    [True, True, False, False]
-    """
-    if value[4:5] != "-" or value[7:8] != "-" or value[10:11] not in {"T", " "} or not set(value[11:]) <= _IN_TIMES:
-        return False
-    return len(value) > DATE_CHARS + 1 and (value[:4] + value[5:7] + value[8:10]).isdecimal()
-
-
-_IN_TIMES = frozenset("0123456789:.+-Z")
 
 
 def quoted(value: str) -> str:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from apportion.compression.strategies._json_shapes import ABSENT, WIDE, Field, Shape, by_key, shape_of
 from apportion.compression.strategies._json_signs import (
     BLOCK,
-    DATE_CHARS,
     DEFAULT,
     DITTO,
     EMBEDDED,
@@ -15,7 +14,6 @@ from apportion.compression.strategies._json_signs import (
     ROW,
     SPACED,
     STRUCTURE,
-    has_date,
     is_bare,
     is_encodable,
     quoted,
@@ -109,20 +107,11 @@ class Writer:
                     cells.append(f"-{spell_key(each.key)}")
                 continue
             known = inner if isinstance(inner, str) else write(inner, Style())
-            cell = self._as_above(each.key, type(inner), known) or write_cell(inner, each)
+            same = len(known) >= MIN_DITTO_CHARS and self._above.get(each.key) == (type(inner), known)
+            cell = DITTO if same else write_cell(inner, each)
             cells.append((f"{spell_key(each.key)}:" if wide else "") + cell)
             self._above[each.key] = type(inner), known  # behind what stands inside, as it is read
         return "|".join(cells)
-
-    def _as_above(self, key: str, kind: type, known: str) -> str | None:
-        """Return what says that a value, or its date, is the one that stood last for its key."""
-        above = self._above.get(key)
-        if above is None or above[0] is not kind or len(known) < MIN_DITTO_CHARS:
-            return None
-        if above[1] == known:
-            return DITTO
-        same_date = kind is str and known[:DATE_CHARS] == above[1][:DATE_CHARS] and has_date(known)
-        return DITTO + known[DATE_CHARS:] if same_date else None
 
     def _cell(self, value: Any, field: Field) -> str:
         if isinstance(value, (list, Embedded)):

@@ -9,9 +9,9 @@
 stands for `[{"id":1,"name":"alpha","private":false},{"id":2,"name":"beta gamma","private":false}]`. The legend names
 each kind of object that occurs twice, wherever it stands: `key=value` is the same in all of them, `key~value` is what
 `_` stands for, `key:B` holds objects of kind B, `key:[B]` lists of them, `key:s` text without quotes. Nothing between
-two bars is a key that this object lacks, `^` the value that stood for this key last, in whatever object, `^T10:20:30Z`
-its date with another time. A key that an object has again is named with a number, `key#2`. Objects with many keys name
-the key of each value, and leave out those that have the value behind `~`.
+two bars is a key that this object lacks, `^` the value that stood for this key last, in whatever object. A key that an
+object has again is named with a number, `key#2`. Objects with many keys name the key of each value, and leave out those
+that have the value behind `~`.
 
 Text of several lines stands literally in blocks at the end, as `$1`, `$2`. `%` stands before a string that is minified
 JSON itself, `%%` where that has blanks, `*` before a list that was no list but one value per line. Numbers keep their

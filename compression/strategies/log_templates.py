@@ -605,13 +605,13 @@ class _Filler:
     def __init__(self, ditto: str) -> None:
         self._ditto = ditto
         self._template = ""
-        self._shown: dict[str, list[tuple[int, _Hole]]] = {}
+        self._places: dict[str, tuple[list[tuple[int, _Hole]], list[tuple[int, _Hole]]]] = {}
         self._above: dict[tuple[str, int] | int, str] = {}
 
     def row(self, name: str, template: _Template, words: Sequence[str]) -> str:
         """Return the row of a line."""
         cells = []
-        for position, hole in self._shown_of(name, template):
+        for position, hole in self._places_of(name, template)[0]:
             key, word = self._key(name, position), words[position]
             filling = hole.cut(word)
             same = self._above.get(key) == word and len(filling) > 1
@@ -633,21 +633,23 @@ class _Filler:
             self._template, _, rest = row.partition(" ")
         name = self._template
         template = templates[name]
-        words, shown = list(template.words), self._shown_of(name, template)
+        words = list(template.words)
+        shown, derived = self._places_of(name, template)
         cells = rest.split(" ", len(shown) - 1) if shown else []  # the last one may be the rest of its line
         for (position, hole), cell in zip(shown, cells, strict=True):
             key = self._key(name, position)
             words[position] = self._above[key] = self._above[key] if cell == self._ditto else hole.fill(cell)
-        for position, hole in template.derived():
+        for position, hole in derived:
             source = template.words[hole.source].cut(words[hole.source])  # type: ignore[union-attr, arg-type]  # filled
             words[position] = hole.fill(source[len(hole.without) :])
         return " ".join(words)  # type: ignore[arg-type]  # all holes are filled
 
-    def _shown_of(self, name: str, template: _Template) -> list[tuple[int, _Hole]]:
-        shown = self._shown.get(name)
-        if shown is None:
-            shown = self._shown[name] = template.shown()
-        return shown
+    def _places_of(self, name: str, template: _Template) -> tuple[list[tuple[int, _Hole]], list[tuple[int, _Hole]]]:
+        """Return the holes of a template that rows fill, and those that follow from them."""
+        places = self._places.get(name)
+        if places is None:
+            places = self._places[name] = template.shown(), template.derived()
+        return places
 
     def _key(self, name: str, position: int) -> tuple[str, int] | int:
         return position if position < LEADING else (name, position)

@@ -50,7 +50,7 @@ class WhiteSpace(LosslessStrategy):
         if numbering.changes:
             lines = [numbering.shorten(line) for line in lines]
             rules.append(numbering.spell())
-        narrow = _with_tables(lines, _narrow)
+        narrow = _with_tables(lines, _narrow) if "|" in text else lines
         if narrow != lines and _with_tables(narrow, _padded) == lines:
             lines = narrow
             rules.append(PADDED)
@@ -70,10 +70,9 @@ class WhiteSpace(LosslessStrategy):
 
 
 def _leading_digits(line: str) -> int:
-    end = 0
-    while end <= MAX_DIGITS and end < len(line) and line[end] in "0123456789":
-        end += 1
-    return end if 0 < end <= MAX_DIGITS else 0
+    begun = line[: MAX_DIGITS + 1]
+    digits = len(begun) - len(begun.lstrip("0123456789"))
+    return digits if digits <= MAX_DIGITS else 0
 
 
 def _number_width(lines: Sequence[str]) -> int:
@@ -165,15 +164,16 @@ def _with_tables(lines: Sequence[str], change: object) -> list[str]:
 
 def _blocks(lines: Sequence[str]) -> Iterator[tuple[list[str], bool]]:
     block: list[str] = []
+    last = 0
     for line in lines:
-        cells = _cells(line)
-        last = _cells(block[-1]) if block else []
-        if block and (len(cells) != len(last)):
-            yield block, len(last) > 0 and len(block) > 2
+        cells = len(_cells(line))
+        if block and cells != last:
+            yield block, last > 0 and len(block) > 2
             block = []
         block.append(line)
+        last = cells
     if block:
-        yield block, len(_cells(block[-1])) > 0 and len(block) > 2
+        yield block, last > 0 and len(block) > 2
 
 
 def _cells(line: str) -> list[str]:

@@ -100,15 +100,6 @@ def test_a_value_that_stood_last_for_its_key_in_another_kind_of_object_is_not_wr
     assert form.endswith("@*[\nB:run-0|0\nA:^|0|0\nB:run-1|1\nA:^|1|1\nB:run-2|2\nA:^|2|2\n]")
 
 
-@pytest.mark.parametrize("between", ["T", " "])
-def test_the_date_of_the_time_above_is_not_written_again(between: str) -> None:
-    days = ["2026-01-02"] * 2 + ["2026-01-03"] * 2
-    rows = [{"at": f"{day}{between}10:20:{30 + n}Z", "n": n} for n, day in enumerate(days)]
-    assert form_of(json.dumps(rows)).endswith(
-        f"[\n2026-01-02{between}10:20:30Z|0\n^{between}10:20:31Z|1\n2026-01-03{between}10:20:32Z|2\n^{between}10:20:33Z|3\n]"
-    )
-
-
 def test_objects_inside_others_of_their_kind_come_back() -> None:
     inner = [{"id": "aaaaaaaa", "at": f"2026-01-02T10:20:3{n}Z", "in": []} for n in range(4)]
     rows = [each | {"in": [each | {"in": inner[:n]}]} for n, each in enumerate(inner)]
