@@ -8,8 +8,8 @@ arrives, and the next plan while the model works (the benchmark waits for that b
 seconds). `back to back` does not wait: background work and calls share the interpreter. `cold` ingests nothing, so that
 `before` works out the forms. `tight` has a budget of half of what the workflow needs, so that masks and budgets are
 planned together. `rereads` reads one of three files again and again, each time with another line changed, so that
-results refer to what stands in the prompt; no mark is set for it. `ledger` books in a SQLite file as well. Over HTTP the same orchestrator asks a server of its own
-process, by one connection, and sends what is new of each history.
+results refer to what stands in the prompt; no mark is set for it. `ledger` books in a SQLite file as well. Over HTTP
+the same orchestrator asks a server of its own process, by one connection, and sends what is new of each history.
 
 `cpu` is processor time of the thread that asks, `wall` is what a stopwatch says, and `background` is processor time of
 all other threads, per call. Marks are for `ingested`, by processor time; the machine may be busy with something else.
