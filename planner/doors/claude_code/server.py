@@ -62,8 +62,8 @@ def open_state(
     Raises:
         StoreError: A file cannot be opened.
     """
+    from apportion.planner.doors._contents import QUICK_S, opened_originals, originals_path
     from apportion.planner.doors.claude_code.hooks import SELECT, HookState
-    from apportion.planner.doors.cli._compression import QUICK_S, opened_originals, originals_path
     from apportion.planner.ledger import Ledger
     from apportion.planner.planner import PlanOptions
     from apportion.planner.session import Planner

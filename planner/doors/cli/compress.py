@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from apportion.planner.doors import _contents as contents
 from apportion.planner.doors.cli import _compression as shared
 from apportion.planner.doors.cli._common import print_json
 from apportion.planner.doors.cli._files import STDIO, check_outputs, output, write_output
@@ -81,7 +82,7 @@ def compress_command(
     target = output("--output", output_file)
     check_outputs([target], [file], [Path(file)])
     can_expand = can_expand or store is not None
-    path = shared.originals_path(store) if can_expand else None
+    path = contents.originals_path(store) if can_expand else None
     content = shared.read_content(file)
     with ExitStack() as opened:
         originals: HandleStore
@@ -90,7 +91,7 @@ def compress_command(
 
             originals = HandleStore()
         else:
-            originals = opened.enter_context(shared.opened_originals(path, create=True))
+            originals = opened.enter_context(contents.opened_originals(path, create=True))
         strategy = shared.chosen(strategies, level, originals)
         if cache:
             kept = _cache()
@@ -111,7 +112,7 @@ def _cache() -> Cache:
     from apportion.compression.cache import Cache
     from apportion.compression.cache.sqlite_level import SqliteLevel
 
-    return Cache(second=SqliteLevel(shared.beside_database("cache")))
+    return Cache(second=SqliteLevel(contents.beside_database("cache")))
 
 
 def _cached(strategy: Strategy, cache: Cache) -> Strategy:

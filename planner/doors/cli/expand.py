@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from apportion.planner.doors.cli import _compression as shared
+from apportion.planner.doors import _contents as contents
 from apportion.planner.doors.cli._files import STDIO, check_outputs, output, write_output
 
 
@@ -51,8 +51,8 @@ def expand_command(
     from apportion.compression.expand_tool import expand
 
     target = output("--output", output_file)
-    path = shared.originals_path(store)
+    path = contents.originals_path(store)
     check_outputs([target], [], [path])
-    with shared.opened_originals(path, create=False) as originals:
+    with contents.opened_originals(path, create=False) as originals:
         content = expand(originals, handle, text_range)
     write_output(target, content)

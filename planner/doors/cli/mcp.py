@@ -6,13 +6,12 @@ import os
 import signal
 import threading
 from contextlib import contextmanager
-from pathlib import Path  # noqa: TC003  (typer looks it up)
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from apportion.planner.doors.cli import _serving as serving  # noqa: TC001  (typer looks it up)
 from apportion.planner.doors.cli._common import INTERRUPTED, TERMINATED, collecting_no_garbage, print_json, say
-from apportion.planner.doors.cli._numbers import whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,25 +47,14 @@ def mcp_command(
     host: Annotated[
         str, typer.Option("--host", metavar="ADDRESS", help="Address to listen at, with --http.")
     ] = "127.0.0.1",
-    port: Annotated[
-        int,
-        typer.Option(parser=whole_number("--port", least=0, most=65_535), metavar="NUMBER", help="0 takes a free one."),
-    ] = PORT,
+    port: serving.PortOption = PORT,
     allow_host: Annotated[
         list[str] | None,
         typer.Option("--allow-host", metavar="NAME", help="Name by which clients elsewhere call it; repeatable."),
     ] = None,
-    token_file: Annotated[
-        Path | None, typer.Option("--token-file", metavar="FILE", help="Holds the bearer token, with --http.")
-    ] = None,
-    store: Annotated[
-        Path | None,
-        typer.Option("--store", metavar="FILE", help="The store of originals; default: beside the telemetry store."),
-    ] = None,
-    ledger: Annotated[
-        str | None,
-        typer.Option("--ledger", metavar="FILE|ADDRESS", help="The ledger; default: beside the telemetry store."),
-    ] = None,
+    token_file: serving.TokenFileOption = None,
+    store: serving.OriginalsOption = None,
+    ledger: serving.LedgerOption = None,
     list_tools: Annotated[bool, typer.Option("--list", help="List the tools and what their schemas take.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --list: print JSON.")] = False,
 ) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from apportion.planner.doors._contents import opened_originals
 from apportion.planner.doors.cli._common import WIDTH, print_json, say
-from apportion.planner.doors.cli._compression import opened_originals
 from apportion.planner.doors.cli._tables import table
 from apportion.planner.doors.cli.telemetry import JsonOption, StoreOption, telemetry_settings
 

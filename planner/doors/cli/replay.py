@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from apportion.planner.doors._contents import originals_path
 from apportion.planner.doors.cli._common import BROKEN_PIPE, INTERRUPTED, complain_of, forget_output, interrupts
-from apportion.planner.doors.cli._compression import originals_path
 from apportion.planner.doors.cli._files import STDIO, Output, check_outputs, given_paths, output, write_output
 from apportion.planner.doors.cli._json import JsonFileCommand
 from apportion.planner.doors.cli._numbers import amount, share, whole_number

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from apportion.planner.doors.cli import _serving as serving  # noqa: TC001  (typer looks it up)
 from apportion.planner.doors.cli._common import collecting_no_garbage
-from apportion.planner.doors.cli._numbers import whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,9 +32,10 @@ def register(app: typer.Typer) -> None:
 
 _HELP = """Keep a planner ready for orchestrators in any language and for hooks, over HTTP at http://127.0.0.1:8766.
 
-Every request needs the bearer token that stands in a file, which is made where it does not exist and then shown once.
-GET /openapi.json describes what can be asked for. Stops in order on Ctrl-C: calls that have not come back count as
-used. Needs the extra serve (or mcp).
+Every request needs the bearer token that stands in a file, by default beside the telemetry store, which is made where
+it does not exist and then shown once. GET /openapi.json describes what can be asked for. With --ledger none, sessions
+know only their own budgets. Stops in order on Ctrl-C: calls that have not come back count as used. Needs the extra
+serve (or mcp).
 
 \b
 Examples:
@@ -49,10 +50,7 @@ Exit codes: 130 after Ctrl-C, 143 when asked to end; 2 an option cannot be used,
 def serve_command(
     *,
     host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[
-        int,
-        typer.Option(parser=whole_number("--port", least=0, most=65_535), metavar="NUMBER", help="0 takes a free one."),
-    ] = PORT,
+    port: serving.PortOption = PORT,
     allow_remote: Annotated[
         list[str] | None,
         typer.Option(
@@ -61,24 +59,9 @@ def serve_command(
             help="Name by which clients elsewhere call it; repeatable. Needed with --host of other machines.",
         ),
     ] = None,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--token-file", metavar="FILE", help="Holds the bearer token; default: beside the telemetry store."
-        ),
-    ] = None,
-    store: Annotated[
-        Path | None,
-        typer.Option("--store", metavar="FILE", help="The store of originals; default: beside the telemetry store."),
-    ] = None,
-    ledger: Annotated[
-        str | None,
-        typer.Option(
-            "--ledger",
-            metavar="FILE|ADDRESS|none",
-            help="The ledger; none: sessions know only their own budgets. Default: beside the telemetry store.",
-        ),
-    ] = None,
+    token_file: serving.TokenFileOption = None,
+    store: serving.OriginalsOption = None,
+    ledger: serving.LedgerOption = None,
     embeddings: Annotated[
         bool,
         typer.Option(
@@ -90,9 +73,9 @@ def serve_command(
     """Keep a planner ready for orchestrators and hooks, over HTTP."""
     _require_extra()
     with collecting_no_garbage():
+        from apportion.planner.doors._contents import beside_database
         from apportion.planner.doors._guards import token_of
         from apportion.planner.doors.claude_code.server import operation
-        from apportion.planner.doors.cli._compression import beside_database
         from apportion.planner.doors.http.server import serve
         from apportion.planner.doors.http.service import Service
 
@@ -116,7 +99,7 @@ def serve_command(
 
 def _maker(opened: ExitStack, store: Path | None, ledger: str | None) -> Callable[[], Planner]:
     """Open the stores, and return what makes the planner that settings ask for: its imports take longest."""
-    from apportion.planner.doors.cli import _compression as shared
+    from apportion.planner.doors import _contents as contents
     from apportion.settings import load_settings
     from apportion.telemetry.queue import Telemetry
 
@@ -128,7 +111,7 @@ def _maker(opened: ExitStack, store: Path | None, ledger: str | None) -> Callabl
         books = opened.enter_context(Ledger(ledger or settings.telemetry.database.with_name("ledger.db")))
     telemetry = opened.enter_context(Telemetry.to_store(settings.telemetry.database))
     originals = opened.enter_context(
-        shared.opened_originals(shared.originals_path(store), create=True, wait_s=shared.QUICK_S)
+        contents.opened_originals(contents.originals_path(store), create=True, wait_s=contents.QUICK_S)
     )
 
     def make() -> Planner:

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 from apportion.errors import InfeasiblePlanError, InputError, LedgerError
-from apportion.planner.doors.cli import _compression as shared
+from apportion.planner.doors import _contents as contents
 from apportion.planner.doors.mcp import results
 from apportion.planner.doors.mcp.arguments import MAX_CONTENT_BYTES
 
@@ -335,20 +335,20 @@ class Service:
         from apportion.compression.strategies.types import Item, Query
 
         content = _bytes("content", given.content)
-        strategy = shared.chosen(given.strategies, None, HandleStore() if store is None else store, gate=self.gate)
+        strategy = contents.chosen(given.strategies, None, HandleStore() if store is None else store, gate=self.gate)
         query = Query(task=given.query, can_expand=given.can_expand)
         return apply(strategy, Item(content), query, target_tokens=given.target_tokens)
 
     def _store(self, *, create: bool) -> HandleStore:
         with self._lock:
             if self._originals is None:
-                path = shared.originals_path(self._originals_path)
+                path = contents.originals_path(self._originals_path)
                 if not create and not path.exists():
                     raise InputError(
                         "nothing was left out yet: there is no store of originals",
                         hint="Handles are given out by compress_content with can_expand.",
                     )
-                self._originals = self._opened.enter_context(shared.opened_originals(path, create=True))
+                self._originals = self._opened.enter_context(contents.opened_originals(path, create=True))
             return self._originals
 
     def _books(self) -> Ledger:
