@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -134,12 +135,12 @@ def written(texts: list[str], *, links: bool = True) -> list[ContextItem]:
 def test_old_inputs_are_folded_only_where_that_was_asked_for_and_can_be_undone(case: str) -> None:
     now = [datetime(2026, 1, 1, tzinfo=UTC)]
     options = PlanOptions(off=frozenset({Feature.ELIDE} if case == "elide off" else ()))
+    more: Any = {"expands": case != "no expand", "folds": case != "not asked for"}
     history = written([noise(number) for number in range(6)], links=case != "no links")
     if case == "no JSON":
         history = [replace(item, content=item.content[:-1]) for item in history]
     with Planner(options, clock=lambda: now[0], ahead=False).session("w") as session:
         for length in (5, 7, 9, 11, 13):
-            more = {"expands": case != "no expand", "folds": case != "not asked for"}
             step = session.before("main", history[:length], model="claude-sonnet-4-5", **more)
             session.after(step, Usage(input_uncached=9_000, output=40), output="go on")
         now[0] += timedelta(hours=3)
