@@ -74,7 +74,7 @@ def up(folder: Path, recorded: dict[str, Any]) -> Iterator[dict[str, str]]:
             process.stderr.readline()
             url = process.stderr.readline().split()[-1]
             patient = _shim()  # the first hook loads what answers it, which takes longer where others work too
-            patient.ANSWER_S = LONGEST_S
+            patient.__dict__["ANSWER_S"] = LONGEST_S
             token = (folder / "data" / "apportion" / "apportion.db.token").read_text("ascii").strip()
             body = sent(recorded, "PostToolUse_Bash", client_version="2.1.330", session_id="warm")
             assert patient.post("127.0.0.1", int(url.rpartition(":")[2]), token, body)
