@@ -73,8 +73,8 @@ def up(folder: Path, recorded: dict[str, Any]) -> Iterator[dict[str, str]]:
             assert process.stderr is not None
             process.stderr.readline()
             url = process.stderr.readline().split()[-1]
-            patient: Any = _shim()  # the first hook loads what answers it, which takes longer where others work too
-            patient.ANSWER_S = LONGEST_S
+            patient = _shim()  # the first hook loads what answers it, which takes longer where others work too
+            patient.__dict__["ANSWER_S"] = LONGEST_S
             token = (folder / "data" / "apportion" / "apportion.db.token").read_text("ascii").strip()
             body = sent(recorded, "PostToolUse_Bash", client_version="2.1.330", session_id="warm")
             assert patient.post("127.0.0.1", int(url.rpartition(":")[2]), token, body)
