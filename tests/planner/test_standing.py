@@ -63,9 +63,9 @@ def test_masks_are_planned_between_calls_and_about_as_many_as_when_they_are_aske
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with monkeypatch.context() as patch:
-        ahead, asked = play(Planner(), 14, budget=700_000, monkeypatch=patch)
+        ahead, asked = play(Planner(), 14, budget=500_000, monkeypatch=patch)
     with monkeypatch.context() as patch:
-        when_asked, asked_then = play(Planner(ahead=False), 14, budget=700_000, monkeypatch=patch)
+        when_asked, asked_then = play(Planner(ahead=False), 14, budget=500_000, monkeypatch=patch)
     assert asked_then.joint == asked_then.masks == 14
     assert (asked.joint, asked.masks) == (0, 0)
     masked, masked_then = (sum(row.count(Action.MASK) for row in sent) for sent in (ahead, when_asked))
