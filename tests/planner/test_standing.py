@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from apportion.planner.ahead import Ahead
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
     import pytest
 
 MODEL = "claude-sonnet-4-5"
-LOG = "\n".join(f"record {number}: the measured value is {number * 7919}" for number in range(120))
+
+
+def log(seed: int | str) -> str:
+    """Return a log whose lines stand in no other one, so that results cannot refer to each other."""
+    return "\n".join(f"record {n}: {sha256(f'{seed} {n}'.encode()).hexdigest()[:20]}" for n in range(120))
 
 
 class Calls:
@@ -44,7 +49,7 @@ def play(planner: Planner, calls: int, *, budget: int, monkeypatch: pytest.Monke
         for number in range(calls):
             history += [
                 ContextItem("{}", Kind.TOOL_CALL, "lookup", str(number)),
-                ContextItem(f"{number}\n{LOG}", Kind.TOOL_RESULT, "lookup", str(number)),
+                ContextItem(log(number), Kind.TOOL_RESULT, "lookup", str(number)),
             ]
             step = session.before("main", history, model=MODEL, expands=True)
             if not step.runs:
@@ -79,7 +84,7 @@ def test_a_cold_cache_is_telling() -> None:
     history = [ContextItem("look")]
     with planner.session("w") as session:
         for number in range(6):
-            history += [ContextItem(f"{number}\n{LOG}", Kind.TOOL_RESULT, "lookup", str(number))]
+            history += [ContextItem(log(number), Kind.TOOL_RESULT, "lookup", str(number))]
             step = session.before("main", history, model=MODEL, expands=True)
             session.after(step, Usage(input_uncached=1_000, output=40))
         assert planner.ahead is not None
@@ -92,13 +97,13 @@ def test_a_cold_cache_is_telling() -> None:
 def test_a_plan_for_another_history_is_not_used() -> None:
     planner = Planner()
     with planner.session("w", budget=Budget(max_tokens=300_000)) as session:
-        history = [ContextItem(f"{n}\n{LOG}", Kind.TOOL_RESULT, "lookup", str(n)) for n in range(8)]
+        history = [ContextItem(log(n), Kind.TOOL_RESULT, "lookup", str(n)) for n in range(8)]
         for _ in range(3):
             step = session.before("main", history, model=MODEL, expands=True)
             session.after(step, Usage(input_uncached=30_000, output=40))
             assert planner.ahead is not None
             planner.ahead.wait()
-        other = [ContextItem(f"other {n}\n{LOG}", Kind.TOOL_RESULT, "lookup", str(n)) for n in range(8)]
+        other = [ContextItem(log(f"other {n}"), Kind.TOOL_RESULT, "lookup", str(n)) for n in range(8)]
         step = session.before("main", other, model=MODEL, expands=True)
         assert all(item.action is not Action.MASK for item in step.items)  # nobody has seen them yet
 

@@ -290,9 +290,8 @@ def test_a_simplified_request_is_made_with_the_model_the_effort_and_the_tools_of
     other = FunctionModel(cheap, model_name="claude-haiku-4-5", profile={"supports_thinking": True})
     variants = Variants(models={"claude-haiku-4-5": other}, tools={"simplified": ["other"]})
     capability = PlannerCapability(tight, model="claude-sonnet-4-5", variants=variants)
-    agent_of(asked, lookup, capability).run_sync(
-        TASK, model_settings={"thinking": "high", "openai_reasoning_effort": "low"}
-    )
+    agent = agent_of(asked, lookup, capability)
+    asyncio.run(agent.run(TASK, model_settings={"thinking": "high", "openai_reasoning_effort": "low"}))
     info, call = cheap.requests[0][1], capability.calls.done[0]
     assert info.model_settings["openai_reasoning_effort"] == "low"
     assert info.model_settings["max_tokens"] == call.max_output_tokens
