@@ -24,7 +24,7 @@ demo: $(VENV)/.installed-demo ## Play a workflow, and replay the logs in fixture
 	$(BIN)/apportion demo
 	$(BIN)/apportion replay $(LOGS) --json "$(OUT)/report.json" --html "$(OUT)/report.html"
 
-test: check tests ## Everything that must pass: lint, types, tests (about 10 minutes on 2 cores)
+test: check tests ## Everything that must pass: lint, types, tests (about 15 minutes on 2 cores)
 
 check: lint types ## Only what is quick: lint and types
 
