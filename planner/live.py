@@ -146,6 +146,8 @@ class LiveRun:
         self.role = role
         self.prompt = PlannedPrompt()
         self.calls = 0
+        self.expands = False
+        """Whether the agent can have back what is behind a handle, as its last call said."""
         self.overhead_tokens = 0.0
         self.tariff: Tariff = tariff(None)
         self.model: str | None = None
@@ -186,13 +188,15 @@ class LiveRun:
             model: The model that is called.
             task: The agent's task: shorter forms keep what has to do with it.
             now: The time of the call.
-            expands: Whether the agent can have back what is behind a handle.
+            expands: Whether the agent can have back what is behind a handle. Where it no longer can, nothing more goes
+                behind one; what is there stays.
             folds: Whether long texts in inputs of tools may be left out, too.
         """
         if model != self.model or not self.calls:
             self._use_model(model)
         self.hold_sent()
         kept = self.known(items)
+        self.expands = expands
         self._tokens = None
         self._truncate(kept)
         for item in items[kept:]:
@@ -482,7 +486,7 @@ class LiveRun:
     @property
     def maskable(self) -> bool:
         """Whether any piece may go behind a handle."""
-        return bool(self.prompt.column("maskable").any())
+        return self.expands and bool(self.prompt.column("maskable").any())
 
     def visible(self, row: int) -> int:
         """Return the visible tokens of a piece as it is sent."""

@@ -264,6 +264,13 @@ class PlannedPrompt:
         self.changed_from = min(self.changed_from, first)
         return dropped
 
+    def without_handles(self) -> PlannedPrompt:
+        """Return a view in which nothing more may go behind a handle; to be read until the prompt changes."""
+        other = copy.copy(self)
+        maskable = np.zeros_like(self._data["maskable"])
+        other._data = {**self._data, "maskable": maskable, "selected": self._data["structured"]}  # noqa: SLF001  (ours)
+        return other
+
     def snapshot(self) -> PlannedPrompt:
         """Return a copy that does not change any more."""
         other = copy.copy(self)

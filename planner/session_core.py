@@ -370,7 +370,7 @@ class SessionCore:
             role=run.role,
             stage=self._stage,
             call=run.calls,
-            prompt=run.prompt,
+            prompt=run.prompt if run.expands else run.prompt.without_handles(),
             overhead_tokens=run.overhead_tokens,
             cached_items=cached,
             prices=prices,

@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,25 @@ def test_nothing_is_behind_a_handle_for_an_agent_that_cannot_expand() -> None:
             session.after(step, usage_of(step), output="go on")
             clock.now += timedelta(hours=2)
     assert not step.offers_expand
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_nothing_more_goes_behind_a_handle_once_an_agent_cannot_expand(*, ahead: bool) -> None:
+    clock = Clock()
+    history = [ContextItem("look")]
+    planner = Planner(clock=clock, ahead=ahead)
+    with planner.session("w") as session:
+        for number in range(8):
+            lines = (sha256(f"{number} {line}".encode()).hexdigest() for line in range(60))
+            history += call_and_result("\n".join(lines), str(number))
+            step = session.before("main", history, model=MODEL, expands=number < 4)
+            assert not step.offers_expand
+            session.after(step, usage_of(step), output="go on")
+            if planner.ahead is not None:
+                planner.ahead.wait()
+            clock.now += timedelta(hours=2) if number >= 3 else timedelta(seconds=1)
+        assert session.before("main", history, model=MODEL, expands=True).offers_expand
+    planner.close()
 
 
 def test_switched_off_every_byte_is_as_it_was() -> None:
