@@ -243,6 +243,11 @@ class PlannedPrompt:
         """Never mask an item."""
         self._data["maskable"][row] = False
 
+    def unpin(self, row: int, need: float) -> None:
+        """Let an item that was pinned be masked, given the probability that it is needed again."""
+        self._data["maskable"][row] = True
+        self._data["need"][row] = need
+
     def settle(self, row: int) -> None:
         """Note that what a stub stands for has been sent again: it will not be needed from there."""
         self._data["need"][row] = 0.0
