@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from apportion.compression.pipeline import Lossless, apply, recoverable
 from apportion.compression.strategies.types import Item, Query
+from apportion.planner.recent import Recent
 from apportion.records import Action
 
 if TYPE_CHECKING:
@@ -45,8 +46,12 @@ class ShorterForms:
     selected: Outcome | None
 
 
+MOST_BYTES = 32_000_000
+"""Bytes of contents and forms in each half of what is remembered: some dozens of long prompts."""
+
+
 class Forms:
-    """Works out shorter forms; the same content for the same task once.
+    """Works out shorter forms; the same content for the same task once, as long as it is remembered.
 
     Args:
         structure: Writes a content shorter without losing anything.
@@ -56,7 +61,7 @@ class Forms:
     def __init__(self, structure: Strategy | None = None, select: Strategy | None = None) -> None:
         self._structure = Lossless() if structure is None else structure
         self._select = select
-        self._known: dict[tuple[bytes, str], ShorterForms] = {}
+        self._known: Recent[tuple[bytes, str], ShorterForms] = Recent(MOST_BYTES)
 
     @classmethod
     def at(cls, level: str | None, store: HandleStore | None = None) -> Forms:
@@ -78,7 +83,9 @@ class Forms:
         key = (content, task if self._select else "")
         forms = self._known.get(key)
         if forms is None:
-            forms = self._known[key] = self._made(Item(content, name), Query(task=task, can_expand=True))
+            forms = self._made(Item(content, name), Query(task=task, can_expand=True))
+            made = (each for each in (forms.structured, forms.selected) if each is not None)
+            self._known.keep(key, forms, len(content) + sum(len(each.content) for each in made))
         return forms
 
     def _made(self, item: Item, query: Query) -> ShorterForms:

@@ -52,7 +52,8 @@ class ContextItem:
         kind: What it is.
         name: Tool that produced it, or that is called; `None` otherwise.
         link: Ties a tool call to its result, or `None`.
-        pinned: Whether it must be sent whole.
+        pinned: Whether it must be sent whole. Where it is pinned after it was sent otherwise, it and what follows
+            are taken for new.
     """
 
     content: str
@@ -146,6 +147,8 @@ class LiveRun:
         self.role = role
         self.prompt = PlannedPrompt()
         self.calls = 0
+        self.expands = False
+        """Whether the agent can have back what is behind a handle, as its last call said."""
         self.overhead_tokens = 0.0
         self.tariff: Tariff = tariff(None)
         self.model: str | None = None
@@ -186,15 +189,18 @@ class LiveRun:
             model: The model that is called.
             task: The agent's task: shorter forms keep what has to do with it.
             now: The time of the call.
-            expands: Whether the agent can have back what is behind a handle.
+            expands: Whether the agent can have back what is behind a handle. Where it no longer can, nothing more goes
+                behind one; what is there stays.
             folds: Whether long texts in inputs of tools may be left out, too.
         """
         if model != self.model or not self.calls:
             self._use_model(model)
         self.hold_sent()
         kept = self.known(items)
+        self.expands = expands
         self._tokens = None
         self._truncate(kept)
+        self._pin(items[:kept], expands=expands)
         for item in items[kept:]:
             self._append(item, task, expands=expands, folds=folds and expands)
         warm = self._clock.warm((self.run_id, self.model), now, self.tariff.ttl_s)
@@ -206,7 +212,31 @@ class LiveRun:
         if all(map(is_, self._items, items)):
             return least
         pairs = zip(self._items, items, strict=False)
-        return next((i for i, (old, new) in enumerate(pairs) if not _same(old, new)), least)
+        return next((i for i, (old, new) in enumerate(pairs) if not self._goes_on(i, old, new)), least)
+
+    def _goes_on(self, row: int, old: ContextItem, new: ContextItem) -> bool:
+        """Say whether a piece is that of the call before, and can stay as it was sent."""
+        if old is new:
+            return True
+        if (old.kind, old.name, old.link) != (new.kind, new.name, new.link) or old.content != new.content:
+            return False
+        return old.pinned or not new.pinned or (row < self._held and self._sent[row].action is Action.KEEP)
+
+    def _pin(self, items: Sequence[ContextItem], *, expands: bool) -> None:
+        """Take note of which pieces that were sent before are pinned now, and which no longer are."""
+        for row, (old, new) in enumerate(zip(self._items, items, strict=False)):
+            if old is new or old.pinned == new.pinned:
+                continue
+            self._items[row] = new
+            tokens = self.size_of(row).tokens
+            if new.pinned:
+                self.prompt.pin(row)
+            elif expands and replaceable(new, tokens):
+                self.prompt.unpin(row, self._need(new, tokens))
+
+    def _need(self, item: ContextItem, tokens: float) -> float:
+        handed_back = item.kind is Kind.HANDOFF_RESULT
+        return prior_need(tokens, tool=item.name, handed_back=handed_back, sub_agent=self.role == "sub")
 
     def carry_out(self, plan: InvocationPlan) -> None:
         """Change what is sent as a plan says."""
@@ -282,8 +312,7 @@ class LiveRun:
         if may_change:
             copy = self._copies.get(item.content, -1)
             copy = copy if copy >= 0 and self.prompt.shown(copy) else -1
-            handed_back = item.kind is Kind.HANDOFF_RESULT
-            need = prior_need(tokens, tool=item.name, handed_back=handed_back, sub_agent=self.role == "sub")
+            need = self._need(item, tokens)
             columns = self._columns(row, item, task, need, expands=expands)
             columns |= self._referring(row, item, copy)
             if copy < 0:
@@ -482,7 +511,7 @@ class LiveRun:
     @property
     def maskable(self) -> bool:
         """Whether any piece may go behind a handle."""
-        return bool(self.prompt.column("maskable").any())
+        return self.expands and bool(self.prompt.column("maskable").any())
 
     def visible(self, row: int) -> int:
         """Return the visible tokens of a piece as it is sent."""
@@ -520,10 +549,6 @@ def quoted(items: Sequence[ContextItem], output: str) -> list[int]:
 def replaceable(item: ContextItem, tokens: float) -> bool:
     """Say whether a piece may be sent otherwise than whole."""
     return item.kind in REPLACEABLE_KINDS and not item.pinned and tokens >= MIN_REPLACED_TOKENS
-
-
-def _same(old: ContextItem, new: ContextItem) -> bool:
-    return old is new or (old.content == new.content and old.kind is new.kind and old.name == new.name)
 
 
 WINDOW = 30

@@ -243,6 +243,11 @@ class PlannedPrompt:
         """Never mask an item."""
         self._data["maskable"][row] = False
 
+    def unpin(self, row: int, need: float) -> None:
+        """Let an item that was pinned be masked, given the probability that it is needed again."""
+        self._data["maskable"][row] = True
+        self._data["need"][row] = need
+
     def settle(self, row: int) -> None:
         """Note that what a stub stands for has been sent again: it will not be needed from there."""
         self._data["need"][row] = 0.0
@@ -263,6 +268,13 @@ class PlannedPrompt:
         self._of_path = {path: row for path, row in self._of_path.items() if row < first}
         self.changed_from = min(self.changed_from, first)
         return dropped
+
+    def without_handles(self) -> PlannedPrompt:
+        """Return a view in which nothing more may go behind a handle; to be read until the prompt changes."""
+        other = copy.copy(self)
+        maskable = np.zeros_like(self._data["maskable"])
+        other._data = {**self._data, "maskable": maskable, "selected": self._data["structured"]}  # noqa: SLF001  (ours)
+        return other
 
     def snapshot(self) -> PlannedPrompt:
         """Return a copy that does not change any more."""

@@ -533,7 +533,10 @@ class Session(SessionCore):
             work() if self._home.ahead is None else self._home.ahead.do(work)
 
     def finished(self, run_id: str) -> None:
-        """Take note that an agent run has ended: what it did not use is free for the others."""
+        """Take note that an agent run has ended: what it did not use is free for the others.
+
+        A run that goes on all the same finds its prompt as it was, unless many others have ended since.
+        """
         with self._lock:
             self._planner.finished(run_id)
             self._planner.forget(run_id)
@@ -541,6 +544,7 @@ class Session(SessionCore):
             self._governor.finished(run_id)
             self._queue.drop(run_id)
             self._sums.finished[run_id] = None
+            self._let_go(run_id)
             self._lock.notify_all()
 
     def forgive(self, run_id: str) -> None:

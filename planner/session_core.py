@@ -53,6 +53,10 @@ MOST_REMEMBERED = 10_000
 """Steps and keys that a session remembers, so that saying something twice has no effect."""
 
 
+MOST_ENDED = 16
+"""Runs that have ended and whose prompts a session still knows, in case they go on."""
+
+
 class SessionCore:
     """The state of a session, and what is done with it."""
 
@@ -80,6 +84,7 @@ class SessionCore:
         shortens = options.allows(Feature.STRUCTURE) or options.level is not None
         self._forms = Forms.at(options.level, planner.store) if shortens else None
         self._runs: dict[str, LiveRun] = {}
+        self._ended: OrderedDict[str, None] = OrderedDict()
         self._open: dict[int, Open] = {}
         self._settled: OrderedDict[int, Usage | None] = OrderedDict()
         self._keyed: OrderedDict[str, Step] = OrderedDict()
@@ -299,6 +304,7 @@ class SessionCore:
         self._queue.drop(step.run_id)
         self._sums.aborted.pop(step.run_id, None)
         self._sums.finished.pop(step.run_id, None)
+        self._ended.pop(step.run_id, None)
         run = opened.run
         prompt = None if run is None else round(run.overhead_tokens + run.tokens)
         self._teller.step(step, stage=opened.stage, prompt_tokens=prompt)
@@ -370,7 +376,7 @@ class SessionCore:
             role=run.role,
             stage=self._stage,
             call=run.calls,
-            prompt=run.prompt,
+            prompt=run.prompt if run.expands else run.prompt.without_handles(),
             overhead_tokens=run.overhead_tokens,
             cached_items=cached,
             prices=prices,
@@ -378,6 +384,13 @@ class SessionCore:
             context_window=run.tariff.context_window,
             caller=self._home.caller(agent, run) if self._planner.forecasts.learned else None,
         )
+
+    def _let_go(self, run_id: str) -> None:
+        """Forget the prompts of runs that have ended, but for the last ones; calls under way know theirs."""
+        self._ended[run_id] = None
+        self._ended.move_to_end(run_id)
+        while len(self._ended) > MOST_ENDED:
+            self._runs.pop(self._ended.popitem(last=False)[0], None)
 
     # Bookings.
 

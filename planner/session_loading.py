@@ -172,7 +172,9 @@ class SessionLoading:
         late = {key for key in run.used & known.keys() if run.loading.forms[key] is not LoadForm.WHOLE}
         if late and not warm:
             forms = dict(run.loading.forms) | dict.fromkeys(late, LoadForm.WHOLE)
+            before = run.loader
             run.loading, run.loader = self._made(who(), known, forms, run.cut, run.loading.reasons)
+            run.loader.take_over(before)
         return run.loading
 
     def note(self, run_id: str, offered: Sequence[Offered], loading: Loading) -> None:
@@ -216,15 +218,23 @@ class SessionLoading:
         head = (who.agent, tuple(known.values()))
         whole = {key for key, one in known.items() if one.pinned} | run.used | kept
         try:
-            run.loading, run.loader, run.cut = self._chosen(who, known, whole, head)
+            stays = kept if old is None else kept | _parts_sent(old, known)
+            run.loading, run.loader, run.cut = self._chosen(who, known, whole, stays, head)
         except ApportionError as error:
             forms = dict.fromkeys(known, LoadForm.WHOLE)
             run.loading, run.loader = self._made(who, known, forms, {}, (f"{FAILED}: {error.message}",))
+        if old is not None:
+            run.loader.take_over(old.loader)
         self._runs[who.run_id] = run
         return run.loading
 
     def _chosen(
-        self, who: LoadingFor, known: Mapping[str, Offered], whole: set[str], head: tuple[str, tuple[Offered, ...]]
+        self,
+        who: LoadingFor,
+        known: Mapping[str, Offered],
+        whole: set[str],
+        stays: set[str],
+        head: tuple[str, tuple[Offered, ...]],
     ) -> tuple[Loading, Loader, Mapping[str, Collection[str]]]:
         if not self._lazy or LOAD_TOOL in known:
             reasons = (NO_LOADER,) if self._lazy else ()
@@ -242,7 +252,7 @@ class SessionLoading:
         if who.budget_tokens is None or plan.tokens <= who.budget_tokens:
             self._heads[head] = frozenset(key for key, form in plan.forms.items() if form is LoadForm.WHOLE)
             return *self._made(who, known, plan.forms, {}, plan.degraded), {}
-        return self._tight(who, known, options, fixed)
+        return self._tight(who, known, options, fixed, stays)
 
     def _tight(
         self,
@@ -250,16 +260,20 @@ class SessionLoading:
         known: Mapping[str, Offered],
         options: Mapping[str, Option],
         loader: int,
+        stays: set[str],
     ) -> tuple[Loading, Loader, Mapping[str, Collection[str]]]:
-        """Return what fits a budget that does not hold all that is worth loading."""
+        """Return what fits a budget that does not hold all that is worth loading.
+
+        Agent files and parts of them that the run was sent already stay.
+        """
         budget = who.budget_tokens or 0
         files = {
             key: parts_of(key, _bytes(one))
             for key, one in known.items()
-            if one.kind is EntryKind.AGENT and not one.pinned
+            if one.kind is EntryKind.AGENT and not one.pinned and key not in stays
         }
         found = [option for key, option in options.items() if key not in files]
-        found += [_part_option(part, who) for parts in files.values() for part in parts]
+        found += [_part_option(part, who, stays=part.name in stays) for parts in files.values() for part in parts]
         reasons: tuple[str, ...] = (
             f"only {budget:,} tokens are left for tools, skills and agent files, so fewer are loaded",
         )
@@ -381,14 +395,25 @@ def _option(who: LoadingFor, key: str, one: Offered, need: float | None, *, pinn
     )
 
 
-def _part_option(part: Part, who: LoadingFor) -> Option:
+def _parts_sent(run: _Run, known: Mapping[str, Offered]) -> set[str]:
+    """Return the parts of agent files that a run was sent, of those files that are on offer still."""
+    return {
+        part.name
+        for key, cut in run.cut.items()
+        if cut and run.offered[key] == known.get(key)
+        for part in parts_of(key, _bytes(run.offered[key]))
+        if part.name not in cut
+    }
+
+
+def _part_option(part: Part, who: LoadingFor, *, stays: bool) -> Option:
     words = {word for word in who.task.lower().split() if len(word) > 3}
     return Option(
         part.name,
         section_need(part.content, words),
         who.size(part.content.decode("utf-8", "replace")),
         who.size(part.stub.decode("utf-8", "replace")),
-        pinned=part.pinned,
+        pinned=part.pinned or stays,
         hides=False,
     )
 

@@ -1,13 +1,21 @@
-"""How many tokens texts have, each counted once: as anybody counts them, and as a model does."""
+"""How many tokens texts have, each counted once while it is remembered: as anybody counts them, and as a model does."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from apportion.planner.recent import Recent
 from apportion.tokens import count_tokens
 
 if TYPE_CHECKING:
     from apportion.tokens import TokenCounter
+
+
+MOST_CHARACTERS = 32_000_000
+"""Characters of the texts in each half of what is remembered."""
+
+ENTRY = 200
+"""What a text weighs besides its characters."""
 
 
 class Size(NamedTuple):
@@ -26,14 +34,13 @@ class Sizes:
     """Remembers the sizes of the texts of one session; safe to share between threads."""
 
     def __init__(self) -> None:
-        self._known: dict[str | None, dict[str, Size]] = {}
+        self._known: Recent[tuple[str | None, str], Size] = Recent(MOST_CHARACTERS)
 
     def of(self, text: str, counter: TokenCounter) -> Size:
         """Return the size of a text for a model."""
-        known = self._known.get(counter.model)
-        if known is None:
-            known = self._known.setdefault(counter.model, {})
-        size = known.get(text)
+        key = (counter.model, text)
+        size = self._known.get(key)
         if size is None:
-            size = known[text] = Size(count_tokens(text), float(counter.estimate(text).tokens))
+            size = Size(count_tokens(text), float(counter.estimate(text).tokens))
+            self._known.keep(key, size, len(text) + ENTRY)
         return size

@@ -50,6 +50,7 @@ class Loader:
         self._handles: dict[str, Handle] = {}
         self._lines: dict[str, str] = {}
         self._listed: dict[str, None] = {}
+        self._earlier: dict[str, Handle] = {}
 
     def __len__(self) -> int:
         return len(self._handles)
@@ -75,6 +76,17 @@ class Loader:
                 self._listed[name] = None
         return handle
 
+    def take_over(self, earlier: Loader) -> None:
+        """Go on answering what an earlier loader of the same run answered, by name; it is listed no more.
+
+        Args:
+            earlier: The loader, over the same store.
+        """
+        with earlier._lock:
+            handles = earlier._earlier | earlier._handles
+        with self._lock:
+            self._earlier = handles | self._earlier
+
     def schema(self) -> dict[str, Any]:
         """Return the tool as it is offered to a model."""
         with self._lock:
@@ -87,7 +99,7 @@ class Loader:
             StoreError: There is no such name, or its original is gone or damaged.
         """
         with self._lock:
-            handle = self._handles.get(name)
+            handle = self._handles.get(name) or self._earlier.get(name)
             lines = "\n".join(self._lines.values())
         if not name:
             return lines.encode("utf-8", "replace")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -137,6 +139,59 @@ def test_nothing_is_behind_a_handle_for_an_agent_that_cannot_expand() -> None:
             session.after(step, usage_of(step), output="go on")
             clock.now += timedelta(hours=2)
     assert not step.offers_expand
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_nothing_more_goes_behind_a_handle_once_an_agent_cannot_expand(*, ahead: bool) -> None:
+    clock = Clock()
+    history = [ContextItem("look")]
+    planner = Planner(clock=clock, ahead=ahead)
+    with planner.session("w") as session:
+        for number in range(8):
+            lines = (sha256(f"{number} {line}".encode()).hexdigest() for line in range(60))
+            history += call_and_result("\n".join(lines), str(number))
+            step = session.before("main", history, model=MODEL, expands=number < 4)
+            assert not step.offers_expand
+            session.after(step, usage_of(step), output="go on")
+            if planner.ahead is not None:
+                planner.ahead.wait()
+            clock.now += timedelta(hours=2) if number >= 3 else timedelta(seconds=1)
+        assert session.before("main", history, model=MODEL, expands=True).offers_expand
+    planner.close()
+
+
+def test_a_piece_that_is_pinned_later_is_whole_from_then_on_and_may_go_once_it_no_longer_is() -> None:
+    clock = Clock()
+    history = [ContextItem("look")]
+    for number in range(3):
+        lines = (sha256(f"{number} {line}".encode()).hexdigest() for line in range(60))
+        history += call_and_result("\n".join(lines), str(number))
+
+    def masked(pinned: set[int]) -> set[int]:
+        items = [replace(item, pinned=row in pinned) for row, item in enumerate(history)]
+        step = session.before("main", items, model=MODEL, expands=True)
+        session.after(step, usage_of(step), output="go on")
+        clock.now += timedelta(hours=2)
+        return {row for row, sent in enumerate(step.items) if sent.action is Action.MASK}
+
+    with Planner(clock=clock, ahead=False).session("w") as session:
+        assert masked(set()) == masked({4}) == set()
+        found = [masked({4}) for _ in range(4)][-1]
+        assert found
+        assert 4 not in found  # it was whole when it was pinned, and stays so
+        gone = min(found)
+        for _ in range(4):
+            assert gone not in masked({4, gone})  # it was behind a handle, and is whole again
+        assert {4, gone} <= [masked(set()) for _ in range(4)][-1]
+
+
+def test_a_result_with_another_link_is_another_piece() -> None:
+    with Planner(ahead=False).session("w") as session:
+        for link in ("1", "2"):
+            step = session.before("main", [ContextItem("look"), *call_and_result(LOG, link)], model=MODEL)
+            session.after(step, usage_of(step), output="go on")
+            run = session._runs["main"]
+            assert [item.link for item in run.items[1:]] == [link, link]
 
 
 def test_switched_off_every_byte_is_as_it_was() -> None:

@@ -214,6 +214,33 @@ def test_a_tight_budget_loads_fewer_tools_and_a_shorter_agent_file_and_says_why(
     assert events.of("loading")[0]["reasons"] == tight.loading.reasons == tight.degraded
 
 
+@pytest.mark.parametrize("limit", [80_000, 28_000])
+def test_what_was_sent_of_an_agent_file_stays_where_the_offer_changes_and_less_is_left(limit: int) -> None:
+    with Planner(ahead=False).session("w", budget=Budget(max_tokens=limit)) as session:
+        first = session.before("main", HELLO, model=MODEL, offered=[AGENT, *Offered.tools(TOOLS[:1])])
+        assert first.loading is not None
+        assert (first.loading.files["writer"] == AGENT.content) == (limit == 80_000)
+        assert "A story about cats." in first.loading.files["writer"]
+        session.after(first, Usage(input_uncached=limit * 2 // 5, output=20))
+        second = session.before("main", HELLO, model=MODEL, offered=[AGENT, *Offered.tools(TOOLS[1:])])
+        assert second.loading is not None
+        assert "are left for tools, skills and agent files" in second.degraded[0]
+        assert second.loading.files == first.loading.files
+
+
+def test_what_was_loaded_can_be_loaded_again_after_it_was_taken_off_the_offer() -> None:
+    with Planner(ahead=False).session("w", budget=Budget(max_tokens=9_000)) as session:
+        first = session.before("main", HELLO, model=MODEL, offered=Offered.tools(TOOLS))
+        left_out = next(name for name in NAMES if name not in whole_of(first))
+        after(session, first)
+        text = session.load("main", left_out)
+        for offered in (TOOLS[:1], TOOLS[1:2]):
+            rest = [tool for tool in offered if tool["name"] != left_out]
+            after(session, session.before("main", HELLO, model=MODEL, offered=[SKILL, *Offered.tools(rest)]))
+            assert session.load("main", left_out) == text
+            assert left_out not in session.load("main")
+
+
 def test_what_is_loaded_counts_in_the_budget_of_the_first_call() -> None:
     held = []
     for definitions in ([], TOOLS):
