@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -264,3 +265,22 @@ def test_closing_says_what_becomes_of_calls_under_way(pending: Any, tmp_path: Pa
         stands = ledger.account("w").tokens
         expected = {"used": (held, 0), "released": (0, 0), "expire": (0, held)}[pending]
         assert (stands.spent, stands.held) == expected
+
+
+@pytest.mark.parametrize("model", ["a-model-of-ours", None])
+def test_a_call_that_dollars_cannot_hold_says_so_in_its_step_and_in_telemetry(model: str | None) -> None:
+    told: list[Any] = []
+    planner = Planner(ahead=False, telemetry=SimpleNamespace(record=told.append))
+    with planner.session("w", budget=Budget(max_usd=1.0)) as session:
+        planned, unplanned = (
+            session.before("a", TASK, model=model),
+            session.unplanned("b", TASK, reason="x", model=model),
+        )
+        priced = session.before("c", TASK, model=MODEL)
+    for step in (planned, unplanned):
+        assert any("dollar limit does not hold this call" in reason for reason in step.degraded)
+        assert model is None or model in step.degraded[-1]
+        assert ("degraded", step.degraded[-1]) in [(event["kind"], event.get("reason")) for event in told]
+    assert not priced.degraded
+    with planner.session("w", budget=Budget(max_tokens=50_000)) as session:
+        assert not session.before("a", TASK, model=model).degraded
