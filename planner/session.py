@@ -6,7 +6,7 @@
         if step.runs:
             answer = call(step.contents, max_tokens=step.max_output_tokens)
             session.after(step, usage, output=answer)
-        for step in session.ready():    # what was deferred, and fits now
+        for step in session.ready():    # what was deferred, and fits now; see `step.runs`
             ...
 
 What the plan cannot decide never stands in the way: an error inside the planner sends every piece whole, and the step
@@ -399,7 +399,8 @@ class Session(SessionCore):
     def ready(self) -> tuple[Step, ...]:
         """Offer again what waits, and return the steps that fit now: make these calls, and say `after` of each.
 
-        The most important come first, then the oldest. What does not fit may be overtaken, but only so often.
+        The most important come first, then the oldest. What does not fit may be overtaken, but only so often. A run
+        that the watchdog refuses waits no more: its step is returned too, and does not run (`step.runs`).
 
         Raises:
             StoreError: The ledger cannot be used; everybody goes on waiting.
@@ -412,6 +413,9 @@ class Session(SessionCore):
                 if step is not None and step.runs:
                     self._queue.let_through(waiting.request.run_id, passed)
                     found.append(step)
+                elif step is not None and step.decision is Decision.REFUSE:
+                    self._queue.drop(waiting.request.run_id)
+                    found.append(step)
                 elif must_be_next(waiting):
                     break
                 else:
@@ -422,7 +426,8 @@ class Session(SessionCore):
         """Wait until something that was deferred fits, and return it; nothing where nobody waits, or time is up.
 
         Args:
-            timeout_s: Seconds to wait at most; `None` waits for as long as anybody waits for budget.
+            timeout_s: Seconds to wait at most; `None` waits for as long as anybody waits for budget that can come
+                free. A top-up is not foreseen: where only that would help, it returns at once.
 
         Raises:
             StoreError: The ledger cannot be used.
@@ -432,7 +437,7 @@ class Session(SessionCore):
             while True:
                 steps = self.ready()
                 left = None if ends is None else ends - time.monotonic()
-                if steps or not len(self._queue) or self._closed or (left is not None and left <= 0):
+                if steps or not len(self._queue) or self._closed or (self._stuck() if left is None else left <= 0):
                     return steps
                 self._lock.wait(POLL_S if left is None else min(POLL_S, left))
 

@@ -363,6 +363,14 @@ class SessionCore:
             return None
         return step
 
+    def _stuck(self) -> bool:
+        """Say whether nobody who waits could run even when all that is under way has come back with nothing used."""
+        tokens, cost = self._governor.holdings.tokens, self._governor.holdings.cost_nusd
+        if self._home.ledger is None and not (tokens.held or cost.held):
+            return True
+        left = None if tokens.total is None else tokens.total - tokens.spent
+        return left is not None and all(left < waiting.needs_tokens for waiting in self._queue)
+
     def _invocation(self, run: LiveRun, agent: str, cached: int) -> Invocation:
         prices = run.tariff.at(run.overhead_tokens + run.tokens).prices
         return Invocation(

@@ -18,6 +18,7 @@ from apportion.planner.policies import Abort, Defer, Simplify
 from apportion.planner.problem import Model
 from apportion.planner.session import Planner
 from apportion.planner.steps import Decision, HandBack, Request
+from apportion.planner.watchdog import WatchdogLimits
 from apportion.prices import lookup
 from apportion.records import Budget, Usage
 
@@ -284,3 +285,35 @@ def test_a_call_that_dollars_cannot_hold_says_so_in_its_step_and_in_telemetry(mo
     assert not priced.degraded
     with planner.session("w", budget=Budget(max_tokens=50_000)) as session:
         assert not session.before("a", TASK, model=model).degraded
+
+
+def test_a_run_that_the_watchdog_refuses_waits_no_more_and_is_told_of_once() -> None:
+    told: list[Any] = []
+    planner = Planner(
+        ahead=False, watchdog=WatchdogLimits(empty_outputs=1), telemetry=SimpleNamespace(record=told.append)
+    )
+    with planner.session("w", budget=Budget(max_tokens=8_000)) as session:
+        first = session.before("first", TASK, model=MODEL)
+        big = [ContextItem("word " * 4_000)]
+        assert session.before("first", big, model=MODEL, mandatory=False).decision is Decision.DEFER
+        session.after(first, used(0), output="")
+        (refused,) = session.wait(60)
+        assert (refused.run_id, refused.decision) == ("first", Decision.REFUSE)
+        assert session.hand_back.deferred == ()
+        assert session.wait() == session.ready() == ()
+        assert [event["decision"] for event in told if event["kind"] == "step"] == ["run", "defer", "refuse"]
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_waiting_without_end_ends_where_nothing_that_is_held_could_help(*, busy: bool) -> None:
+    with Planner(ahead=False).session("w", budget=Budget(max_tokens=8_000)) as session:
+        if busy:
+            session.before("first", TASK, model=MODEL)
+        session.before("larger than all", [ContextItem("word " * 9_000)], model=MODEL, mandatory=False)
+        waits = threading.Thread(target=session.wait, daemon=True)
+        waits.start()
+        waits.join(2.0)
+        assert not waits.is_alive()
+        assert session.hand_back.deferred == ("larger than all",)
+        session.top_up(tokens=20_000)
+        assert [step.run_id for step in session.wait()] == ["larger than all"]
