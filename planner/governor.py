@@ -92,7 +92,8 @@ class Governor:
         self._workflow = workflow
         self._plans = plans
         self._ledger = ledger
-        self._final: set[str] = set()
+        self.final: set[str] = set()
+        """Runs that have had their last call."""
         self._told: dict[str, int] = {}
         self._expected: dict[str, tuple[int, int]] = {}
 
@@ -210,13 +211,13 @@ class Governor:
             self._ledger.top_up(self._workflow, tokens=more.tokens, cost_nusd=more.cost_nusd, key=key)
         self.holdings.top_up(more)
         self._plans.top_up(tokens, usd)
-        self._final.clear()
+        self.final.clear()
         self._told.clear()
 
     def finished(self, run_id: str) -> None:
         """Take note that a run has ended: nothing is kept for it any more."""
         self.begun.discard(run_id)
-        self._final.discard(run_id)
+        self.final.discard(run_id)
         self._expected.clear()
 
     # How much there is.
@@ -329,7 +330,7 @@ class Governor:
 
     def _last(self, request: Request, number: int, run: LiveRun, prompt: int) -> Grant | None:
         """Return the last call of a run that has begun, out of what is kept for it, or `None`."""
-        if request.run_id not in self.begun or request.run_id in self._final:
+        if request.run_id not in self.begun or request.run_id in self.final:
             return None
         most = self._most(request.run_id, run.tariff, prompt, final=True)
         if isinstance(most, Lack):
@@ -338,7 +339,7 @@ class Governor:
         held = self._held(number, run.tariff, prompt, most, model=request.model, reasons=reasons)
         if isinstance(held, Lack):
             return None
-        self._final.add(request.run_id)
+        self.final.add(request.run_id)
         return held._replace(model=request.model, final=True, notice=final_notice(most), loading_budget_tokens=0)
 
     # What comes next.

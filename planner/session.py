@@ -40,7 +40,7 @@ from apportion.planner.live import ContextItem, replaceable
 from apportion.planner.offers import offered_by
 from apportion.planner.planner import PlanOptions, Used
 from apportion.planner.replay.billing import tariff
-from apportion.planner.session_core import PLANNER_FAILED, SessionCore, whole
+from apportion.planner.session_core import BEFORE, PLANNER_FAILED, SessionCore, whole
 from apportion.planner.solver import load_solvers
 from apportion.planner.steps import Decision, HandBack, Request, Step
 from apportion.planner.watchdog import WatchdogLimits
@@ -292,7 +292,7 @@ class Session(SessionCore):
         """
         if not items:
             raise InputError("an invocation without any piece of context", hint="Give at least the task as an item.")
-        marker = f"before:{key}"
+        marker = f"{BEFORE}{key}"
         if key is not None:
             with self._lock:
                 if marker in self._keyed:

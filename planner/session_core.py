@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from apportion.errors import BudgetExhaustedError, InfeasiblePlanError, InputError, LedgerError, StoreError
 from apportion.planner.booking import Open, use_of
 from apportion.planner.budgets.solver import solve_budget
-from apportion.planner.checkpoint import Checkpoint, SavedStep, read_request, saved_request
+from apportion.planner.checkpoint import Checkpoint, SavedSettled, SavedStep, read_request, saved_request
 from apportion.planner.events import Changed, Teller
 from apportion.planner.exhaustion import Queue
 from apportion.planner.expecting import Expecting
@@ -51,6 +51,12 @@ PLANNER_FAILED = "the planner failed, so every piece is sent whole"
 
 MOST_REMEMBERED = 10_000
 """Steps and keys that a session remembers, so that saying something twice has no effect."""
+
+MOST_SAVED = 1_000
+"""Settled steps that a checkpoint holds, the latest; of older ones nobody is likely to say anything again."""
+
+BEFORE = "before:"
+"""What the keys of questions begin with, as they are remembered; their answers hold contents."""
 
 
 class SessionCore:
@@ -552,7 +558,7 @@ class SessionCore:
     # Checkpoints.
 
     def _saved(self) -> Checkpoint:
-        spent = self._governor.holdings
+        spent, settled = self._governor.holdings, list(self._settled.items())
         return Checkpoint(
             workflow=self.workflow,
             parent=self._parent,
@@ -570,6 +576,10 @@ class SessionCore:
             deferred=tuple(saved_request(waiting) for waiting in self._queue),
             aborted=tuple(self._sums.aborted),
             finished=tuple(self._sums.finished),
+            settled=tuple(SavedSettled(number=number, usage=usage) for number, usage in settled[-MOST_SAVED:]),
+            keys=tuple(marker for marker in self._keyed if not marker.startswith(BEFORE)),
+            begun=tuple(sorted(self._governor.begun)),
+            final=tuple(sorted(self._governor.final)),
         )
 
     def _saved_step(self, opened: Open) -> SavedStep:
@@ -603,6 +613,11 @@ class SessionCore:
             self._queue.restore(read_request(request, self._policies))
         for one in saved.pending:
             self._restore_step(one)
+        self._settled.update((one.number, one.usage) for one in saved.settled)
+        for marker in saved.keys:
+            self._remember(marker, Step("", "", 0, Decision.RUN))
+        self._governor.begun.update(saved.begun)
+        self._governor.final.update(saved.final)
 
     def _restore_step(self, saved: SavedStep) -> None:
         reservation = None
