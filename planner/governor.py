@@ -199,15 +199,15 @@ class Governor:
             self._ledger.release(reservation)
         self.holdings.release(number)
 
-    def top_up(self, tokens: int, usd: float, key: str | None) -> None:
-        """Raise the limits of the session and of its account.
+    def top_up(self, tokens: int, usd: float, key: str | None, *, booked: bool = True) -> None:
+        """Raise the limits of the session, and of its account where that is to be booked.
 
         Raises:
             LedgerError: The account has no such limit, or the key is that of another top-up.
             StoreError: The ledger cannot be used.
         """
         more = Amounts(tokens, round(usd * NUSD))
-        if self._ledger is not None:
+        if self._ledger is not None and booked:
             self._ledger.top_up(self._workflow, tokens=more.tokens, cost_nusd=more.cost_nusd, key=key)
         self.holdings.top_up(more)
         self._plans.top_up(tokens, usd)

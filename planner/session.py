@@ -35,6 +35,7 @@ from apportion.planner.booking import Open, use_of
 from apportion.planner.checkpoint import read_checkpoint
 from apportion.planner.exhaustion import must_be_next
 from apportion.planner.forecasts import forecasts
+from apportion.planner.governor import Lack
 from apportion.planner.held import telling
 from apportion.planner.live import ContextItem, replaceable
 from apportion.planner.offers import offered_by
@@ -328,7 +329,7 @@ class Session(SessionCore):
         """Return the step of an invocation that cannot be planned: all is sent whole, if the budget holds it.
 
         For adapters, when anything else fails: the budget is checked and booked as ever. Nothing waits; what does not
-        fit is aborted.
+        fit is aborted, and so is all that comes after `close`.
 
         Args:
             agent: Type name of the agent.
@@ -347,7 +348,10 @@ class Session(SessionCore):
             if not self.options.enabled:
                 step = Step(agent, request.run_id, self._number, Decision.RUN, whole(items), model=model)
                 return self._begun(step, Open(step, self._stage))
-            found = self._unplanned(request, reason)
+            if self._closed:
+                found: Step | Lack = Lack((f"the session '{self.workflow}' is closed", reason), 0)
+            else:
+                found = self._unplanned(request, reason)
             if isinstance(found, Step):
                 return found
             self._sums.aborted[request.run_id] = None
@@ -496,7 +500,8 @@ class Session(SessionCore):
             marker = f"spend:{key}"
             if key is not None and marker in self._keyed:
                 return
-            self._governor.spend(use.amounts, key)
+            if self.options.enabled:
+                self._governor.spend(use.amounts, key)
             step = Step(agent, agent, 0, Decision.RUN, model=model)
             if key is not None:
                 self._remember(marker, step)
@@ -572,7 +577,7 @@ class Session(SessionCore):
             marker = f"top up:{key}"
             if key is not None and marker in self._keyed:
                 return
-            self._governor.top_up(tokens, usd, key)
+            self._governor.top_up(tokens, usd, key, booked=self.options.enabled)
             self.options = self._planner.options
             if key is not None:
                 self._remember(marker, Step("", "", 0, Decision.RUN))
@@ -587,11 +592,18 @@ class Session(SessionCore):
 
         Raises:
             StoreError: The handle was never given out.
-            InputError: The range is none, or the original has nothing there.
+            InputError: The range is none, the original has nothing there, or it is no text and no range is given.
         """
         part = expand(self._home.store, handle, text_range)
+        try:
+            text = part.decode("utf-8", "replace" if text_range else "surrogatepass")
+        except UnicodeDecodeError:
+            raise InputError(
+                f"what stands behind the handle is no text in UTF-8: {len(part):,} bytes",
+                hint=f"Give a range, for example b0-{min(len(part), 4000)}: other bytes then come as U+FFFD",
+            ) from None
         self._teller.tell("expansion", handle=handle, found=True)
-        return part.decode("utf-8", "replace" if text_range else "surrogatepass")
+        return text
 
     def load(self, run_id: str, name: str = "") -> str:
         """Return what a run's prompt left out of what was on offer, for the agent's call of `load_tool`.

@@ -483,8 +483,9 @@ class SessionCore:
         step = opened.step
         if used:
             held = self._governor.holdings.held(step.number)
-            self._governor.settle(step.number, step.reservation, held, priced=True, run_id=step.run_id)
-            self._add(held.tokens, held.cost_nusd / NUSD, step.saved_tokens)
+            priced = opened.tariff is not None and opened.tariff.priced
+            self._governor.settle(step.number, step.reservation, held, priced=priced, run_id=step.run_id)
+            self._add(held.tokens, held.cost_nusd / NUSD if priced else None, step.saved_tokens)
             self._teller.tell("degraded", agent=step.agent, component="session", reason="ended with a call under way")
         else:
             self._governor.release(step.number, step.reservation)
