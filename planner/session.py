@@ -329,7 +329,7 @@ class Session(SessionCore):
         """Return the step of an invocation that cannot be planned: all is sent whole, if the budget holds it.
 
         For adapters, when anything else fails: the budget is checked and booked as ever. Nothing waits; what does not
-        fit is aborted, and so is all that comes after `close`.
+        fit is aborted. So is all that comes after `close` where there is a budget or a ledger.
 
         Args:
             agent: Type name of the agent.
@@ -348,7 +348,7 @@ class Session(SessionCore):
             if not self.options.enabled:
                 step = Step(agent, request.run_id, self._number, Decision.RUN, whole(items), model=model)
                 return self._begun(step, Open(step, self._stage))
-            if self._closed:
+            if self._closed and self._limited:
                 found: Step | Lack = Lack((f"the session '{self.workflow}' is closed", reason), 0)
             else:
                 found = self._unplanned(request, reason)

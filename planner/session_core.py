@@ -369,6 +369,12 @@ class SessionCore:
             return None
         return step
 
+    @property
+    def _limited(self) -> bool:
+        """Whether anything limits the calls: a budget of the session's own, or a ledger."""
+        budget = self.options.budget
+        return self._home.ledger is not None or budget.max_tokens is not None or budget.max_usd is not None
+
     def _stuck(self) -> bool:
         """Say whether nobody who waits could run even when all that is under way has come back with nothing used."""
         tokens, cost = self._governor.holdings.tokens, self._governor.holdings.cost_nusd

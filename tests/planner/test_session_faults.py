@@ -403,6 +403,9 @@ def test_a_closed_session_gives_out_no_budget(tmp_path: Path) -> None:
         assert (step.decision, session.pending) == (Decision.ABORT, ())
         assert "closed" in step.reasons[0]
         assert ledger.account("w").tokens.held == session.balance[0].held == 0
+    unlimited = Planner().session("w")
+    unlimited.close()
+    assert unlimited.unplanned("a", TASK, reason="no luck").runs
 
 
 def test_what_is_no_text_is_not_expanded_whole() -> None:
