@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_serializer
 
 from apportion.compression.loading import EntryKind  # noqa: TC001  (pydantic reads the annotations)
 from apportion.errors import InputError
@@ -16,7 +16,7 @@ from apportion.planner.exhaustion import Waiting
 from apportion.planner.live import ContextItem
 from apportion.planner.offers import Offered
 from apportion.planner.steps import Request
-from apportion.records import Budget, Kind, Record, Tokens
+from apportion.records import Budget, Kind, Record, Tokens, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,6 +81,17 @@ class SavedStep(Record):
     reservation: str | None = None
 
 
+class SavedSettled(Record):
+    """What was said of a call that has come back, so that saying it again changes nothing."""
+
+    number: int
+    usage: Usage | None = None
+
+    @field_serializer("usage")
+    def _plain(self, usage: Usage | None) -> dict[str, Any] | None:
+        return None if usage is None else usage.model_dump(mode="json", exclude_defaults=True)
+
+
 class Checkpoint(Record):
     """A session, as JSON can say it."""
 
@@ -101,6 +112,10 @@ class Checkpoint(Record):
     deferred: tuple[SavedRequest, ...] = ()
     aborted: tuple[str, ...] = ()
     finished: tuple[str, ...] = ()
+    settled: tuple[SavedSettled, ...] = ()
+    keys: tuple[str, ...] = ()
+    begun: tuple[str, ...] = ()
+    final: tuple[str, ...] = ()
 
 
 def saved_request(waiting: Waiting) -> SavedRequest:

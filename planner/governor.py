@@ -92,7 +92,8 @@ class Governor:
         self._workflow = workflow
         self._plans = plans
         self._ledger = ledger
-        self._final: set[str] = set()
+        self.final: set[str] = set()
+        """Runs that have had their last call."""
         self._told: dict[str, int] = {}
         self._expected: dict[str, tuple[int, int]] = {}
 
@@ -139,7 +140,7 @@ class Governor:
                 if held is not None:
                     return held
         if not isinstance(most, Lack):
-            granted = self._held(number, run.tariff, prompt, most, reasons=plan.degraded)
+            granted = self._held(number, run.tariff, prompt, most, model=request.model, reasons=plan.degraded)
             if isinstance(granted, Grant):
                 try:
                     notice, loading = self._outlook(request.run_id, number, ask, plan, prompt, growth, output)
@@ -159,7 +160,7 @@ class Governor:
         most = self._most(request.run_id, rates, prompt)
         if isinstance(most, Lack):
             return most
-        held = self._held(number, rates, prompt, most)
+        held = self._held(number, rates, prompt, most, model=request.model)
         return held._replace(model=request.model) if isinstance(held, Grant) else held
 
     def settle(
@@ -198,25 +199,25 @@ class Governor:
             self._ledger.release(reservation)
         self.holdings.release(number)
 
-    def top_up(self, tokens: int, usd: float, key: str | None) -> None:
-        """Raise the limits of the session and of its account.
+    def top_up(self, tokens: int, usd: float, key: str | None, *, booked: bool = True) -> None:
+        """Raise the limits of the session, and of its account where that is to be booked.
 
         Raises:
             LedgerError: The account has no such limit, or the key is that of another top-up.
             StoreError: The ledger cannot be used.
         """
         more = Amounts(tokens, round(usd * NUSD))
-        if self._ledger is not None:
+        if self._ledger is not None and booked:
             self._ledger.top_up(self._workflow, tokens=more.tokens, cost_nusd=more.cost_nusd, key=key)
         self.holdings.top_up(more)
         self._plans.top_up(tokens, usd)
-        self._final.clear()
+        self.final.clear()
         self._told.clear()
 
     def finished(self, run_id: str) -> None:
         """Take note that a run has ended: nothing is kept for it any more."""
         self.begun.discard(run_id)
-        self._final.discard(run_id)
+        self.final.discard(run_id)
         self._expected.clear()
 
     # How much there is.
@@ -272,9 +273,12 @@ class Governor:
         prompt: int,
         most: int | None,
         *,
+        model: str | None,
         reasons: tuple[str, ...] = (),
     ) -> Grant | Lack:
-        """Hold what a call may use, here and in the ledger."""
+        """Hold what a call may use, here and in the ledger; where dollars cannot hold it, the grant says so."""
+        if not rates.priced and self.holdings.cost_nusd.total is not None:
+            reasons = (*reasons, f"no price of {_called(model)} is known: the dollar limit does not hold this call")
         output = DEFAULT_OUTPUT_TOKENS if most is None else most
         usd = _prompt_usd(rates, prompt) + output * rates.at(prompt).prices.output
         asked = Amounts(prompt + output, round(usd * NUSD) if rates.priced else 0)
@@ -318,22 +322,24 @@ class Governor:
             return None
         work = chosen.work_tokens if most is None else min(most, chosen.work_tokens)
         reason = f"simplified: runs as '{chosen.name}' because the budget does not hold it in full"
-        held = self._held(number, rates, prompt, max(MIN_OUTPUT_TOKENS, work), reasons=(reason,))
+        model = chosen.model or request.model
+        held = self._held(number, rates, prompt, max(MIN_OUTPUT_TOKENS, work), model=model, reasons=(reason,))
         if isinstance(held, Lack):
             return None
-        return held._replace(model=chosen.model or request.model, variant=chosen.name, effort_share=chosen.effort_share)
+        return held._replace(model=model, variant=chosen.name, effort_share=chosen.effort_share)
 
     def _last(self, request: Request, number: int, run: LiveRun, prompt: int) -> Grant | None:
         """Return the last call of a run that has begun, out of what is kept for it, or `None`."""
-        if request.run_id not in self.begun or request.run_id in self._final:
+        if request.run_id not in self.begun or request.run_id in self.final:
             return None
         most = self._most(request.run_id, run.tariff, prompt, final=True)
         if isinstance(most, Lack):
             return None
-        held = self._held(number, run.tariff, prompt, most, reasons=("the last call that the budget holds",))
+        reasons = ("the last call that the budget holds",)
+        held = self._held(number, run.tariff, prompt, most, model=request.model, reasons=reasons)
         if isinstance(held, Lack):
             return None
-        self._final.add(request.run_id)
+        self.final.add(request.run_id)
         return held._replace(model=request.model, final=True, notice=final_notice(most), loading_budget_tokens=0)
 
     # What comes next.
@@ -378,6 +384,10 @@ class Governor:
             self._told[run_id] = calls
             notice = low_notice(left, calls)
         return notice, loading
+
+
+def _called(model: str | None) -> str:
+    return "a model that was not named" if model is None else f"'{model[:60]}'"
 
 
 def _prompt_usd(rates: Tariff, prompt: int) -> float:

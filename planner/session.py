@@ -6,7 +6,7 @@
         if step.runs:
             answer = call(step.contents, max_tokens=step.max_output_tokens)
             session.after(step, usage, output=answer)
-        for step in session.ready():    # what was deferred, and fits now
+        for step in session.ready():    # what was deferred, and fits now; see `step.runs`
             ...
 
 What the plan cannot decide never stands in the way: an error inside the planner sends every piece whole, and the step
@@ -35,12 +35,13 @@ from apportion.planner.booking import Open, use_of
 from apportion.planner.checkpoint import read_checkpoint
 from apportion.planner.exhaustion import must_be_next
 from apportion.planner.forecasts import forecasts
+from apportion.planner.governor import Lack
 from apportion.planner.held import telling
 from apportion.planner.live import ContextItem, replaceable
 from apportion.planner.offers import offered_by
 from apportion.planner.planner import PlanOptions, Used
 from apportion.planner.replay.billing import tariff
-from apportion.planner.session_core import PLANNER_FAILED, SessionCore, whole
+from apportion.planner.session_core import BEFORE, PLANNER_FAILED, SessionCore, whole
 from apportion.planner.solver import load_solvers
 from apportion.planner.steps import Decision, HandBack, Request, Step
 from apportion.planner.watchdog import WatchdogLimits
@@ -292,7 +293,7 @@ class Session(SessionCore):
         """
         if not items:
             raise InputError("an invocation without any piece of context", hint="Give at least the task as an item.")
-        marker = f"before:{key}"
+        marker = f"{BEFORE}{key}"
         if key is not None:
             with self._lock:
                 if marker in self._keyed:
@@ -328,7 +329,7 @@ class Session(SessionCore):
         """Return the step of an invocation that cannot be planned: all is sent whole, if the budget holds it.
 
         For adapters, when anything else fails: the budget is checked and booked as ever. Nothing waits; what does not
-        fit is aborted.
+        fit is aborted. So is all that comes after `close` where there is a budget or a ledger.
 
         Args:
             agent: Type name of the agent.
@@ -347,7 +348,10 @@ class Session(SessionCore):
             if not self.options.enabled:
                 step = Step(agent, request.run_id, self._number, Decision.RUN, whole(items), model=model)
                 return self._begun(step, Open(step, self._stage))
-            found = self._unplanned(request, reason)
+            if self._closed and self._limited:
+                found: Step | Lack = Lack((f"the session '{self.workflow}' is closed", reason), 0)
+            else:
+                found = self._unplanned(request, reason)
             if isinstance(found, Step):
                 return found
             self._sums.aborted[request.run_id] = None
@@ -399,7 +403,8 @@ class Session(SessionCore):
     def ready(self) -> tuple[Step, ...]:
         """Offer again what waits, and return the steps that fit now: make these calls, and say `after` of each.
 
-        The most important come first, then the oldest. What does not fit may be overtaken, but only so often.
+        The most important come first, then the oldest. What does not fit may be overtaken, but only so often. A run
+        that the watchdog refuses waits no more: its step is returned too, and does not run (`step.runs`).
 
         Raises:
             StoreError: The ledger cannot be used; everybody goes on waiting.
@@ -412,6 +417,9 @@ class Session(SessionCore):
                 if step is not None and step.runs:
                     self._queue.let_through(waiting.request.run_id, passed)
                     found.append(step)
+                elif step is not None and step.decision is Decision.REFUSE:
+                    self._queue.drop(waiting.request.run_id)
+                    found.append(step)
                 elif must_be_next(waiting):
                     break
                 else:
@@ -422,7 +430,8 @@ class Session(SessionCore):
         """Wait until something that was deferred fits, and return it; nothing where nobody waits, or time is up.
 
         Args:
-            timeout_s: Seconds to wait at most; `None` waits for as long as anybody waits for budget.
+            timeout_s: Seconds to wait at most; `None` waits for as long as anybody waits for budget that can come
+                free. A top-up is not foreseen: where only that would help, it returns at once.
 
         Raises:
             StoreError: The ledger cannot be used.
@@ -432,7 +441,7 @@ class Session(SessionCore):
             while True:
                 steps = self.ready()
                 left = None if ends is None else ends - time.monotonic()
-                if steps or not len(self._queue) or self._closed or (left is not None and left <= 0):
+                if steps or not len(self._queue) or self._closed or (self._stuck() if left is None else left <= 0):
                     return steps
                 self._lock.wait(POLL_S if left is None else min(POLL_S, left))
 
@@ -491,7 +500,8 @@ class Session(SessionCore):
             marker = f"spend:{key}"
             if key is not None and marker in self._keyed:
                 return
-            self._governor.spend(use.amounts, key)
+            if self.options.enabled:
+                self._governor.spend(use.amounts, key)
             step = Step(agent, agent, 0, Decision.RUN, model=model)
             if key is not None:
                 self._remember(marker, step)
@@ -571,7 +581,7 @@ class Session(SessionCore):
             marker = f"top up:{key}"
             if key is not None and marker in self._keyed:
                 return
-            self._governor.top_up(tokens, usd, key)
+            self._governor.top_up(tokens, usd, key, booked=self.options.enabled)
             self.options = self._planner.options
             if key is not None:
                 self._remember(marker, Step("", "", 0, Decision.RUN))
@@ -586,11 +596,18 @@ class Session(SessionCore):
 
         Raises:
             StoreError: The handle was never given out.
-            InputError: The range is none, or the original has nothing there.
+            InputError: The range is none, the original has nothing there, or it is no text and no range is given.
         """
         part = expand(self._home.store, handle, text_range)
+        try:
+            text = part.decode("utf-8", "replace" if text_range else "surrogatepass")
+        except UnicodeDecodeError:
+            raise InputError(
+                f"what stands behind the handle is no text in UTF-8: {len(part):,} bytes",
+                hint=f"Give a range, for example b0-{min(len(part), 4000)}: other bytes then come as U+FFFD",
+            ) from None
         self._teller.tell("expansion", handle=handle, found=True)
-        return part.decode("utf-8", "replace" if text_range else "surrogatepass")
+        return text
 
     def load(self, run_id: str, name: str = "") -> str:
         """Return what a run's prompt left out of what was on offer, for the agent's call of `load_tool`.

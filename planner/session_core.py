@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from apportion.errors import BudgetExhaustedError, InfeasiblePlanError, InputError, LedgerError, StoreError
 from apportion.planner.booking import Open, use_of
 from apportion.planner.budgets.solver import solve_budget
-from apportion.planner.checkpoint import Checkpoint, SavedStep, read_request, saved_request
+from apportion.planner.checkpoint import Checkpoint, SavedSettled, SavedStep, read_request, saved_request
 from apportion.planner.events import Changed, Teller
 from apportion.planner.exhaustion import Queue
 from apportion.planner.expecting import Expecting
@@ -51,6 +51,12 @@ PLANNER_FAILED = "the planner failed, so every piece is sent whole"
 
 MOST_REMEMBERED = 10_000
 """Steps and keys that a session remembers, so that saying something twice has no effect."""
+
+MOST_SAVED = 1_000
+"""Settled steps that a checkpoint holds, the latest; of older ones nobody is likely to say anything again."""
+
+BEFORE = "before:"
+"""What the keys of questions begin with, as they are remembered; their answers hold contents."""
 
 
 MOST_ENDED = 16
@@ -369,6 +375,20 @@ class SessionCore:
             return None
         return step
 
+    @property
+    def _limited(self) -> bool:
+        """Whether anything limits the calls: a budget of the session's own, or a ledger."""
+        budget = self.options.budget
+        return self._home.ledger is not None or budget.max_tokens is not None or budget.max_usd is not None
+
+    def _stuck(self) -> bool:
+        """Say whether nobody who waits could run even when all that is under way has come back with nothing used."""
+        tokens, cost = self._governor.holdings.tokens, self._governor.holdings.cost_nusd
+        if self._home.ledger is None and not (tokens.held or cost.held):
+            return True
+        left = None if tokens.total is None else tokens.total - tokens.spent
+        return left is not None and all(left < waiting.needs_tokens for waiting in self._queue)
+
     def _invocation(self, run: LiveRun, agent: str, cached: int) -> Invocation:
         prices = run.tariff.at(run.overhead_tokens + run.tokens).prices
         return Invocation(
@@ -482,8 +502,9 @@ class SessionCore:
         step = opened.step
         if used:
             held = self._governor.holdings.held(step.number)
-            self._governor.settle(step.number, step.reservation, held, priced=True, run_id=step.run_id)
-            self._add(held.tokens, held.cost_nusd / NUSD, step.saved_tokens)
+            priced = opened.tariff is not None and opened.tariff.priced
+            self._governor.settle(step.number, step.reservation, held, priced=priced, run_id=step.run_id)
+            self._add(held.tokens, held.cost_nusd / NUSD if priced else None, step.saved_tokens)
             self._teller.tell("degraded", agent=step.agent, component="session", reason="ended with a call under way")
         else:
             self._governor.release(step.number, step.reservation)
@@ -557,7 +578,7 @@ class SessionCore:
     # Checkpoints.
 
     def _saved(self) -> Checkpoint:
-        spent = self._governor.holdings
+        spent, settled = self._governor.holdings, list(self._settled.items())
         return Checkpoint(
             workflow=self.workflow,
             parent=self._parent,
@@ -575,6 +596,10 @@ class SessionCore:
             deferred=tuple(saved_request(waiting) for waiting in self._queue),
             aborted=tuple(self._sums.aborted),
             finished=tuple(self._sums.finished),
+            settled=tuple(SavedSettled(number=number, usage=usage) for number, usage in settled[-MOST_SAVED:]),
+            keys=tuple(marker for marker in self._keyed if not marker.startswith(BEFORE)),
+            begun=tuple(sorted(self._governor.begun)),
+            final=tuple(sorted(self._governor.final)),
         )
 
     def _saved_step(self, opened: Open) -> SavedStep:
@@ -608,6 +633,11 @@ class SessionCore:
             self._queue.restore(read_request(request, self._policies))
         for one in saved.pending:
             self._restore_step(one)
+        self._settled.update((one.number, one.usage) for one in saved.settled)
+        for marker in saved.keys:
+            self._remember(marker, Step("", "", 0, Decision.RUN))
+        self._governor.begun.update(saved.begun)
+        self._governor.final.update(saved.final)
 
     def _restore_step(self, saved: SavedStep) -> None:
         reservation = None

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from apportion.errors import InputError
+from apportion.errors import InputError, LedgerError
 from apportion.planner.ledger import Ledger
 from apportion.planner.live import ContextItem
 from apportion.planner.session import Planner, Session
@@ -67,3 +67,35 @@ def test_what_is_no_checkpoint_is_refused(change: dict[str, Any]) -> None:
         Planner().resume(saved)
     with pytest.raises(InputError, match="no checkpoint"):
         Planner().resume({})
+
+
+def test_what_is_said_again_after_resuming_is_booked_once() -> None:
+    session = Planner(ahead=False).session("w", budget=Budget(max_tokens=100_000))
+    session.spend(Usage(input_uncached=1_000, output=0), agent="a", key="spent")
+    session.top_up(tokens=500, key="more")
+    step, failed = (session.before(agent, [ContextItem("hi")], model=MODEL, key=agent) for agent in "bc")
+    session.after(step, Usage(input_uncached=10, output=1))
+    session.after(failed, None)
+    again = Planner(ahead=False).resume(json.loads(json.dumps(session.checkpoint())))
+    again.spend(Usage(input_uncached=1_000, output=0), agent="a", key="spent")
+    again.top_up(tokens=500, key="more")
+    again.after(step, Usage(input_uncached=10, output=1))
+    again.after(failed, None)
+    assert again.balance == session.balance
+    assert (again.balance[0].spent, again.balance[0].total) == (1_011, 100_500)
+    with pytest.raises(LedgerError, match="settled already"):
+        again.after(step, Usage(input_uncached=10, output=2))
+    assert "hi" not in again.checkpoint()["keys"]
+    assert again.before("b", [ContextItem("hi")], model=MODEL, key="b").contents == ("hi",)  # its answer was not kept
+
+
+def test_a_run_has_its_last_call_once_also_across_a_checkpoint() -> None:
+    session = Planner(ahead=False).session("w", budget=Budget(max_tokens=8_000))
+    task = [ContextItem("x " * 20)]
+    session.after(session.before("a", task, model=MODEL), Usage(input_uncached=6_550, output=900))
+    session = Planner(ahead=False).resume(json.loads(json.dumps(session.checkpoint())))
+    last = session.before("a", task, model=MODEL)
+    assert last.final
+    session.after(last, Usage(input_uncached=60, output=0))
+    session = Planner(ahead=False).resume(json.loads(json.dumps(session.checkpoint())))
+    assert session.before("a", task, model=MODEL).decision is Decision.ABORT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ from apportion.planner.policies import Abort, Defer, Simplify
 from apportion.planner.problem import Model
 from apportion.planner.session import Planner
 from apportion.planner.steps import Decision, HandBack, Request
+from apportion.planner.watchdog import WatchdogLimits
 from apportion.prices import lookup
 from apportion.records import Budget, Usage
 
@@ -264,3 +266,54 @@ def test_closing_says_what_becomes_of_calls_under_way(pending: Any, tmp_path: Pa
         stands = ledger.account("w").tokens
         expected = {"used": (held, 0), "released": (0, 0), "expire": (0, held)}[pending]
         assert (stands.spent, stands.held) == expected
+
+
+@pytest.mark.parametrize("model", ["a-model-of-ours", None])
+def test_a_call_that_dollars_cannot_hold_says_so_in_its_step_and_in_telemetry(model: str | None) -> None:
+    told: list[Any] = []
+    planner = Planner(ahead=False, telemetry=SimpleNamespace(record=told.append))
+    with planner.session("w", budget=Budget(max_usd=1.0)) as session:
+        planned, unplanned = (
+            session.before("a", TASK, model=model),
+            session.unplanned("b", TASK, reason="x", model=model),
+        )
+        priced = session.before("c", TASK, model=MODEL)
+    for step in (planned, unplanned):
+        assert any("dollar limit does not hold this call" in reason for reason in step.degraded)
+        assert model is None or model in step.degraded[-1]
+        assert ("degraded", step.degraded[-1]) in [(event["kind"], event.get("reason")) for event in told]
+    assert not priced.degraded
+    with planner.session("w", budget=Budget(max_tokens=50_000)) as session:
+        assert not session.before("a", TASK, model=model).degraded
+
+
+def test_a_run_that_the_watchdog_refuses_waits_no_more_and_is_told_of_once() -> None:
+    told: list[Any] = []
+    planner = Planner(
+        ahead=False, watchdog=WatchdogLimits(empty_outputs=1), telemetry=SimpleNamespace(record=told.append)
+    )
+    with planner.session("w", budget=Budget(max_tokens=8_000)) as session:
+        first = session.before("first", TASK, model=MODEL)
+        big = [ContextItem("word " * 4_000)]
+        assert session.before("first", big, model=MODEL, mandatory=False).decision is Decision.DEFER
+        session.after(first, used(0), output="")
+        (refused,) = session.wait(60)
+        assert (refused.run_id, refused.decision) == ("first", Decision.REFUSE)
+        assert session.hand_back.deferred == ()
+        assert session.wait() == session.ready() == ()
+        assert [event["decision"] for event in told if event["kind"] == "step"] == ["run", "defer", "refuse"]
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_waiting_without_end_ends_where_nothing_that_is_held_could_help(*, busy: bool) -> None:
+    with Planner(ahead=False).session("w", budget=Budget(max_tokens=8_000)) as session:
+        if busy:
+            session.before("first", TASK, model=MODEL)
+        session.before("larger than all", [ContextItem("word " * 9_000)], model=MODEL, mandatory=False)
+        waits = threading.Thread(target=session.wait, daemon=True)
+        waits.start()
+        waits.join(2.0)
+        assert not waits.is_alive()
+        assert session.hand_back.deferred == ("larger than all",)
+        session.top_up(tokens=20_000)
+        assert [step.run_id for step in session.wait()] == ["larger than all"]

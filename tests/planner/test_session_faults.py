@@ -382,3 +382,47 @@ def test_a_solver_without_any_time_leaves_a_plan_that_fits(monkeypatch: pytest.M
         assert step.runs
         assert step.allocated_tokens is not None
         assert 0 < step.allocated_tokens <= 90_000
+
+
+def test_a_session_that_is_switched_off_books_nothing_in_a_ledger(tmp_path: Path) -> None:
+    off = PlanOptions(enabled=False)
+    with Ledger(tmp_path / "ledger.db") as ledger, Planner(off, ledger=ledger).session("w") as session:
+        session.spend(USED, agent="a", key="once")
+        session.spend(USED, agent="a", key="once")
+        session.top_up(tokens=10)
+        assert session.hand_back.used_tokens == 950
+        assert session.balance[0].spent == 0
+        assert ledger.accounts() == []
+
+
+def test_a_closed_session_gives_out_no_budget(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.db") as ledger:
+        session = Planner(ledger=ledger).session("w", budget=Budget(max_tokens=100_000))
+        session.close("used")
+        step = session.unplanned("a", TASK, reason="no luck")
+        assert (step.decision, session.pending) == (Decision.ABORT, ())
+        assert "closed" in step.reasons[0]
+        assert ledger.account("w").tokens.held == session.balance[0].held == 0
+    unlimited = Planner().session("w")
+    unlimited.close()
+    assert unlimited.unplanned("a", TASK, reason="no luck").runs
+
+
+def test_what_is_no_text_is_not_expanded_whole() -> None:
+    planner = Planner()
+    handle = str(planner.store.put(b"\xff\xfe\x00bin"))
+    with planner.session("w") as session:
+        with pytest.raises(InputError, match="no text") as caught:
+            session.expand(handle)
+        assert caught.value.hint is not None
+        assert "b0-6" in caught.value.hint
+        assert session.expand(handle, "b0-6") == "\ufffd\ufffd\0bin"
+
+
+@pytest.mark.parametrize(("model", "known"), [("a-model-of-ours", False), (None, False), (MODEL, True)])
+def test_what_calls_under_way_cost_is_unknown_where_their_prices_are(model: str | None, *, known: bool) -> None:
+    session = Planner().session("w", budget=Budget(max_tokens=10_000))
+    session.before("a", TASK, model=model)
+    session.close("used")
+    assert session.hand_back.used_tokens > 0
+    assert (session.hand_back.used_usd is not None) is known

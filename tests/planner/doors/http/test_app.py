@@ -119,6 +119,9 @@ def test_handles_lead_back_over_http(client: Any) -> None:
     assert client.post(f"{path}/expand", {"handle": str(handle), "range": "2"}).json == {"content": "and more"}
     missing = client.post(f"{path}/expand", {"handle": "h:00000000"})
     assert (missing.status, missing.json["title"]) == (503, "StoreError")
+    binary = client.post(f"{path}/expand", {"handle": str(client.service.planner.store.put(b"\xff\xfe"))})
+    assert (binary.status, binary.json["title"]) == (422, "InputError")
+    assert "Give a range" in binary.json["hint"]
 
 
 def test_what_to_load_is_sent_once_and_what_was_left_out_comes_back(client: Any) -> None:
