@@ -219,8 +219,14 @@ class SubAgents:
             self._book(agent_id, spent, call)
 
     def refresh(self) -> None:
-        """Book what transcripts say that have grown: they are written a little later than agents end."""
+        """Book what transcripts say that have grown: they are written a little later than agents end.
+
+        What is held for sub-agents that still run is held anew, for many run longer than a lease.
+        """
         with self._lock:
+            for found in self._open.values():
+                with suppress(LedgerError, StoreError):  # it holds here all the same
+                    found.session.renew(found.step)
             for agent_id, watched in self._watched.items():
                 size = _size(watched.transcript)
                 if size is None or size == watched.size:

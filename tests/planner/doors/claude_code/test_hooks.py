@@ -14,6 +14,8 @@ from apportion.planner.doors.claude_code.hooks import SELECT, TESTED, HookState,
 from apportion.planner.doors.claude_code.prompts import parts_of
 from apportion.planner.doors.claude_code.results import texts_of, with_texts
 from apportion.planner.doors.claude_code.transcripts import spent_by, version_of
+from apportion.planner.ledger import Ledger
+from apportion.planner.ledger.records import LEASE_S
 from apportion.planner.planner import PlanOptions
 from apportion.planner.session import Planner, Session
 
@@ -233,6 +235,28 @@ def test_with_little_left_sub_agents_run_with_less_effort_unless_one_was_asked_f
     second["tool_input"]["model"] = "opus"
     changed = inner(answer(second, known))["updatedInput"]
     assert (changed["effort"], changed["model"]) == ("low", "opus")
+
+
+def test_what_is_held_for_a_sub_agent_that_runs_long_is_not_promised_to_another(hook: Hook, tmp_path: Path) -> None:
+    seconds = [0.0]
+    with Ledger(tmp_path / "ledger.db", clock=lambda: 1e9 + seconds[0]) as ledger:
+        planner = Planner(PlanOptions(select=SELECT), ledger=ledger, timer=lambda: seconds[0], ahead=False)
+        known = HookState(planner, budget_tokens=10_000)
+
+        def start(call: str) -> dict[str, Any]:
+            asked = hook("PreToolUse_Agent", tool_use_id=call)
+            asked["tool_input"]["prompt"] = "word " * 6_000
+            return inner(answer(asked, known))
+
+        assert "updatedInput" in start("call-1")
+        session = known.conversation(hook("PreToolUse_Agent")["session_id"]).agents.session
+        held = session.balance[0].held
+        assert held > 6_000
+        for call in ("call-2", "call-3"):
+            seconds[0] += LEASE_S + 1
+            assert start(call)["permissionDecision"] == "deny"
+        assert session.balance[0].held == held
+        assert ledger.account(session.workflow).tokens.held == held
 
 
 def test_another_budget_keeps_what_was_used(hook: Hook, state: State, tmp_path: Path) -> None:
