@@ -103,6 +103,7 @@ class SubAgents:
     _open: dict[str, _Open] = field(default_factory=dict)
     _watched: dict[str, _Watched] = field(default_factory=dict)
     _counted: dict[str, int] = field(default_factory=dict)
+    _former: list[Session] = field(default_factory=list)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     @property
@@ -217,6 +218,7 @@ class SubAgents:
             else:
                 self.estimated += 1
             self._book(agent_id, spent, call)
+            self._close_former()
 
     def refresh(self) -> None:
         """Book what transcripts say that have grown: they are written a little later than agents end.
@@ -236,6 +238,7 @@ class SubAgents:
                     call = tool_use_of(watched.transcript) or self._oldest(watched.agent)
                     self._book(agent_id, spent, call)
                 watched.size = size
+            self._close_former()
 
     def failed(self, call: str) -> None:
         """Give back what was held for a sub-agent that did not start."""
@@ -243,6 +246,7 @@ class SubAgents:
             found = self._open.pop(call, None)
             if found is not None:
                 found.session.after(found.step, None)
+            self._close_former()
 
     def take_over(self, before: SubAgents) -> None:
         """Take over the counts, and the sub-agents that still run, of those before another budget was given."""
@@ -250,7 +254,10 @@ class SubAgents:
             self.used_tokens, self.started, self.refused = before.used_tokens, before.started, before.refused
             self.estimated, self.least_tokens = before.estimated, before.least_tokens
             self._open.update(before._open)
+            self._watched.update(before._watched)
             self._counted.update(before._counted)
+            self._former = [*before._former, before.session]
+            self._close_former()
 
     def close(self) -> None:
         """Give back what is held for sub-agents that nobody has heard of."""
@@ -266,7 +273,11 @@ class SubAgents:
         more = total - self._counted.get(agent_id, 0)
         found = self._open.get(call) if call is not None and agent_id not in self._counted else None
         if found is not None and call is not None:
-            found.session.after(found.step, usage)
+            if found.session is self.session:
+                found.session.after(found.step, usage)
+            else:  # it was started under another budget, but counts against this one
+                found.session.after(found.step, None)
+                self.session.spend(usage, agent=found.agent, model=found.step.model, key=f"{agent_id}:{total}")
             del self._open[call]  # not before it is booked: otherwise it is said again
             found.session.finished(found.step.run_id)
         elif more > 0:
@@ -274,6 +285,12 @@ class SubAgents:
         if more > 0:
             self._counted[agent_id] = total
             self.used_tokens += more
+
+    def _close_former(self) -> None:
+        """Close the sessions of earlier budgets whose sub-agents have all ended."""
+        for session in [one for one in self._former if all(one is not found.session for found in self._open.values())]:
+            session.close()
+            self._former.remove(session)
 
     def _oldest(self, agent: str | None) -> str | None:
         return next((call for call, found in self._open.items() if agent in {None, found.agent}), None)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apportion.errors import InputError
 from apportion.planner.doors.claude_code import agents as agents_module
 from apportion.planner.doors.claude_code.agents import Simplified, SubAgents
 from apportion.planner.doors.claude_code.hooks import SELECT, TESTED, HookState, answer
@@ -16,6 +17,7 @@ from apportion.planner.doors.claude_code.results import texts_of, with_texts
 from apportion.planner.doors.claude_code.transcripts import spent_by, version_of
 from apportion.planner.ledger import Ledger
 from apportion.planner.ledger.records import LEASE_S
+from apportion.planner.live import ContextItem
 from apportion.planner.planner import PlanOptions
 from apportion.planner.session import Planner, Session
 
@@ -268,9 +270,30 @@ def test_another_budget_keeps_what_was_used(hook: Hook, state: State, tmp_path: 
     assert found["left_tokens"] == 50_000
     answer(hook("SubagentStop", agent_id="a1", agent_transcript_path=used), known)
     assert status(known, asked)["left_tokens"] == 30_000
+    assert known.conversation(asked["session_id"]).agents.session.balance[0].free == 30_000, (
+        "what starts next gets less"
+    )
     notice = inner(answer(hook("UserPromptSubmit"), known))["additionalContext"]
     assert notice == "apportion: 30,000 of 50,000 tokens for sub-agents are left."
     assert answer(hook("UserPromptSubmit"), known) == {}, "said once, until it changes"
+
+
+def test_another_budget_loses_no_transcript_that_comes_late(hook: Hook, state: State, tmp_path: Path) -> None:
+    known = state(budget_tokens=200_000)
+    asked = hook("PreToolUse_Agent")
+    answer(asked, known)
+    conversation = known.conversation(asked["session_id"])
+    before = conversation.agents.session
+    path = tmp_path / "a1.jsonl"
+    answer(hook("SubagentStop", agent_id="a1", agent_transcript_path=str(path)), known)
+    answer({**asked, "hook_event_name": "ApportionBudget", "max_tokens": 150_000}, known)
+    assert before.pending, "the sub-agent may still be booked there"
+    transcript(path, ("m1", 100_000, 500))
+    found = status(known, asked)
+    assert (found["used_tokens"], found["left_tokens"]) == (100_500, 49_500)
+    assert found["sub_agents"]["running"] == 0
+    with pytest.raises(InputError, match="closed"):
+        before.before("other", [ContextItem("x")])
 
 
 # Compaction.
