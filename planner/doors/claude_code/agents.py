@@ -75,11 +75,13 @@ class _Open(NamedTuple):
 
 @dataclass(slots=True)
 class _Watched:
-    """A transcript that may grow, the type of its agent, and its size when it was read."""
+    """A transcript that may grow, the type of its agent, its size when it was booked, and the call that started it."""
 
     transcript: str
     agent: str | None
     size: int | None = None
+    call: str | None = None
+    failed: bool = False
 
 
 @dataclass(slots=True)
@@ -115,6 +117,11 @@ class SubAgents:
     def running(self) -> int:
         """Sub-agents whose usage is not known yet."""
         return len(self._open)
+
+    @property
+    def unbooked(self) -> int:
+        """Sub-agents whose usage is known but could not be booked yet; that is tried again."""
+        return sum(watched.failed for watched in self._watched.values())
 
     def start(self, call: str, given: dict[str, Any], *, model: str | None) -> Start:
         """Decide about a sub-agent.
@@ -213,17 +220,21 @@ class SubAgents:
             spent = spent_by(transcript, last=last)
             if spent is None:
                 return
-            if transcript is not None and _size(transcript) is not None:
-                self._watched[agent_id] = _Watched(transcript, None, _size(transcript))
+            size = None if transcript is None else _size(transcript)
+            if transcript is not None and size is not None:
+                watched = self._watched[agent_id] = _Watched(transcript, None, call=call, failed=True)
+                self._book(agent_id, spent, call)
+                watched.size, watched.failed = size, False
             else:
                 self.estimated += 1
-            self._book(agent_id, spent, call)
+                self._book(agent_id, spent, call)
             self._close_former()
 
     def refresh(self) -> None:
         """Book what transcripts say that have grown: they are written a little later than agents end.
 
-        What is held for sub-agents that still run is held anew, for many run longer than a lease.
+        What is held for sub-agents that still run is held anew, for many run longer than a lease. What cannot be booked
+        stands in the way of no other, and is tried again next time.
         """
         with self._lock:
             for found in self._open.values():
@@ -233,11 +244,13 @@ class SubAgents:
                 size = _size(watched.transcript)
                 if size is None or size == watched.size:
                     continue
-                spent = spent_by(watched.transcript)
-                if spent is not None:
-                    call = tool_use_of(watched.transcript) or self._oldest(watched.agent)
-                    self._book(agent_id, spent, call)
-                watched.size = size
+                watched.failed = True
+                with suppress(Exception):  # whatever is wrong with this one
+                    spent = spent_by(watched.transcript)
+                    if spent is not None:
+                        call = watched.call or tool_use_of(watched.transcript) or self._oldest(watched.agent)
+                        self._book(agent_id, spent, call)
+                    watched.size, watched.failed = size, False
             self._close_former()
 
     def failed(self, call: str) -> None:
@@ -264,7 +277,8 @@ class SubAgents:
         with self._lock:
             self.refresh()
             for call in list(self._open):
-                self.failed(call)
+                with suppress(LedgerError, StoreError):  # the lease runs out then
+                    self.failed(call)
 
     def _book(self, agent_id: str, spent: Spent, call: str | None) -> None:
         usage, first = spent

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apportion.errors import InputError
+from apportion.errors import InputError, StoreError
 from apportion.planner.doors.claude_code import agents as agents_module
 from apportion.planner.doors.claude_code.agents import Simplified, SubAgents
 from apportion.planner.doors.claude_code.hooks import SELECT, TESTED, HookState, answer
@@ -191,7 +191,7 @@ def test_usage_is_booked_once_however_often_it_is_told(hook: Hook, state: State,
     transcript(path, ("m1", 9_000, 100), ("m2", 9_100, 60), ("m3", 9_200, 50))
     found = status(known, asked)
     assert found["used_tokens"] == both + 9_250, "it was sent another message"
-    assert found["sub_agents"] == {"started": 1, "running": 0, "refused": 0, "estimated": 0}
+    assert found["sub_agents"] == {"started": 1, "running": 0, "refused": 0, "estimated": 0, "unbooked": 0}
 
 
 def test_a_background_sub_agent_runs_until_its_transcript_says_otherwise(hook: Hook, state: State) -> None:
@@ -294,6 +294,37 @@ def test_another_budget_loses_no_transcript_that_comes_late(hook: Hook, state: S
     assert found["sub_agents"]["running"] == 0
     with pytest.raises(InputError, match="closed"):
         before.before("other", [ContextItem("x")])
+
+
+def test_a_booking_that_fails_stands_in_the_way_of_no_other_and_is_made_up_for(
+    hook: Hook, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = state(budget_tokens=200_000)
+    asked = hook("PreToolUse_Agent", tool_use_id="call-1")
+    for call in ("call-1", "call-2"):
+        answer({**asked, "tool_use_id": call}, known)
+    folder = tmp_path / "session" / "subagents"
+    real = Session.after
+
+    def full(session: Session, step: Any, usage: Any, **more: Any) -> None:
+        if step.run_id == "call-1":
+            raise StoreError("the disk is full")
+        real(session, step, usage, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, "after", full)
+        transcript(folder / "agent-a1.jsonl", ("m1", 9_000, 100))
+        returned = hook("PostToolUse_Agent", tool_use_id="call-1")
+        returned["tool_response"] |= {"agentId": "a1", "usage": {"input_tokens": 9_000, "output_tokens": 100}}
+        answer(returned, known)
+        used = transcript(folder / "agent-a2.jsonl", ("m1", 19_000, 1_000))
+        (folder / "agent-a2.meta.json").write_text('{"toolUseId": "call-2"}', "utf-8")
+        answer(hook("SubagentStop", agent_id="a2", agent_transcript_path=used), known)
+        found = status(known, asked)
+        assert (found["used_tokens"], found["sub_agents"]["unbooked"]) == (20_000, 1)
+    found = status(known, asked)
+    assert (found["used_tokens"], found["sub_agents"]["unbooked"]) == (29_100, 0)
+    assert found["sub_agents"]["running"] == 0
 
 
 # Compaction.
