@@ -72,6 +72,11 @@ class Holdings:
         amounts, _ = self._held.pop(number, (Amounts(), 0.0))
         self._sums = [self._sums[0] - amounts.tokens, self._sums[1] - amounts.cost_nusd]
 
+    def renew(self, number: int) -> None:
+        """Let the lease of a step begin anew, also where it has ended and nobody has taken it back yet."""
+        if number in self._held:
+            self._held[number] = (self._held[number][0], self._timer() + LEASE_S)
+
     def held(self, number: int) -> Amounts:
         """Return what is held for a step."""
         return self._held[number][0] if number in self._held else Amounts()

@@ -481,6 +481,22 @@ class Session(SessionCore):
         """Take note of what a step used without holding up the event loop; see `after`."""
         await asyncio.to_thread(self.after, step, usage, output=output)
 
+    def renew(self, step: Step) -> None:
+        """Say that a step still runs, so that what is held for it does not come back; without effect once it is booked.
+
+        Leases last fifteen minutes. One that has ended begins anew as long as nothing else was asked for meanwhile.
+
+        Args:
+            step: What `before` returned.
+
+        Raises:
+            LedgerError: The ledger has taken back what was held.
+            StoreError: The ledger cannot be used.
+        """
+        with self._lock:
+            if step.number in self._open:
+                self._governor.renew(step.number, step.reservation)
+
     def spend(self, usage: Usage, *, agent: str, model: str | None = None, key: str | None = None) -> None:
         """Take note of what an agent used without having asked, in full, whatever is free.
 

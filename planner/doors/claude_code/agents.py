@@ -75,11 +75,13 @@ class _Open(NamedTuple):
 
 @dataclass(slots=True)
 class _Watched:
-    """A transcript that may grow, the type of its agent, and its size when it was read."""
+    """A transcript that may grow, the type of its agent, its size when it was booked, and the call that started it."""
 
     transcript: str
     agent: str | None
     size: int | None = None
+    call: str | None = None
+    failed: bool = False
 
 
 @dataclass(slots=True)
@@ -103,6 +105,7 @@ class SubAgents:
     _open: dict[str, _Open] = field(default_factory=dict)
     _watched: dict[str, _Watched] = field(default_factory=dict)
     _counted: dict[str, int] = field(default_factory=dict)
+    _former: list[Session] = field(default_factory=list)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     @property
@@ -114,6 +117,11 @@ class SubAgents:
     def running(self) -> int:
         """Sub-agents whose usage is not known yet."""
         return len(self._open)
+
+    @property
+    def unbooked(self) -> int:
+        """Sub-agents whose usage is known but could not be booked yet; that is tried again."""
+        return sum(watched.failed for watched in self._watched.values())
 
     def start(self, call: str, given: dict[str, Any], *, model: str | None) -> Start:
         """Decide about a sub-agent.
@@ -212,24 +220,38 @@ class SubAgents:
             spent = spent_by(transcript, last=last)
             if spent is None:
                 return
-            if transcript is not None and _size(transcript) is not None:
-                self._watched[agent_id] = _Watched(transcript, None, _size(transcript))
+            size = None if transcript is None else _size(transcript)
+            if transcript is not None and size is not None:
+                watched = self._watched[agent_id] = _Watched(transcript, None, call=call, failed=True)
+                self._book(agent_id, spent, call)
+                watched.size, watched.failed = size, False
             else:
                 self.estimated += 1
-            self._book(agent_id, spent, call)
+                self._book(agent_id, spent, call)
+            self._close_former()
 
     def refresh(self) -> None:
-        """Book what transcripts say that have grown: they are written a little later than agents end."""
+        """Book what transcripts say that have grown: they are written a little later than agents end.
+
+        What is held for sub-agents that still run is held anew, for many run longer than a lease. What cannot be booked
+        stands in the way of no other, and is tried again next time.
+        """
         with self._lock:
+            for found in self._open.values():
+                with suppress(LedgerError, StoreError):  # it holds here all the same
+                    found.session.renew(found.step)
             for agent_id, watched in self._watched.items():
                 size = _size(watched.transcript)
                 if size is None or size == watched.size:
                     continue
-                spent = spent_by(watched.transcript)
-                if spent is not None:
-                    call = tool_use_of(watched.transcript) or self._oldest(watched.agent)
-                    self._book(agent_id, spent, call)
-                watched.size = size
+                watched.failed = True
+                with suppress(Exception):  # whatever is wrong with this one
+                    spent = spent_by(watched.transcript)
+                    if spent is not None:
+                        call = watched.call or tool_use_of(watched.transcript) or self._oldest(watched.agent)
+                        self._book(agent_id, spent, call)
+                    watched.size, watched.failed = size, False
+            self._close_former()
 
     def failed(self, call: str) -> None:
         """Give back what was held for a sub-agent that did not start."""
@@ -237,6 +259,7 @@ class SubAgents:
             found = self._open.pop(call, None)
             if found is not None:
                 found.session.after(found.step, None)
+            self._close_former()
 
     def take_over(self, before: SubAgents) -> None:
         """Take over the counts, and the sub-agents that still run, of those before another budget was given."""
@@ -244,14 +267,18 @@ class SubAgents:
             self.used_tokens, self.started, self.refused = before.used_tokens, before.started, before.refused
             self.estimated, self.least_tokens = before.estimated, before.least_tokens
             self._open.update(before._open)
+            self._watched.update(before._watched)
             self._counted.update(before._counted)
+            self._former = [*before._former, before.session]
+            self._close_former()
 
     def close(self) -> None:
         """Give back what is held for sub-agents that nobody has heard of."""
         with self._lock:
             self.refresh()
             for call in list(self._open):
-                self.failed(call)
+                with suppress(LedgerError, StoreError):  # the lease runs out then
+                    self.failed(call)
 
     def _book(self, agent_id: str, spent: Spent, call: str | None) -> None:
         usage, first = spent
@@ -260,7 +287,11 @@ class SubAgents:
         more = total - self._counted.get(agent_id, 0)
         found = self._open.get(call) if call is not None and agent_id not in self._counted else None
         if found is not None and call is not None:
-            found.session.after(found.step, usage)
+            if found.session is self.session:
+                found.session.after(found.step, usage)
+            else:  # it was started under another budget, but counts against this one
+                found.session.after(found.step, None)
+                self.session.spend(usage, agent=found.agent, model=found.step.model, key=f"{agent_id}:{total}")
             del self._open[call]  # not before it is booked: otherwise it is said again
             found.session.finished(found.step.run_id)
         elif more > 0:
@@ -268,6 +299,12 @@ class SubAgents:
         if more > 0:
             self._counted[agent_id] = total
             self.used_tokens += more
+
+    def _close_former(self) -> None:
+        """Close the sessions of earlier budgets whose sub-agents have all ended."""
+        for session in [one for one in self._former if all(one is not found.session for found in self._open.values())]:
+            session.close()
+            self._former.remove(session)
 
     def _oldest(self, agent: str | None) -> str | None:
         return next((call for call, found in self._open.items() if agent in {None, found.agent}), None)

@@ -415,7 +415,7 @@ def status(state: HookState, conversation: Conversation) -> Answer:
         "left_tokens": agents.left_tokens,
         "sub_agents": {
             "started": agents.started, "running": agents.running, "refused": agents.refused,
-            "estimated": agents.estimated,
+            "estimated": agents.estimated, "unbooked": agents.unbooked,
         },
         "results_shortened": conversation.results,
         "saved_result_tokens": conversation.saved_result_tokens,

@@ -5,6 +5,7 @@ Each module registers its commands; what they need is imported only when they ru
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -107,6 +108,9 @@ def main() -> None:
     0 done, 1 when nobody reads on, 2 for a mistake of the user, 3 where no plan fits, 130 after Ctrl-C, 143 when asked
     to end. A mistake is told in one message on standard error, without a traceback.
     """
+    # None where whoever started us has closed them, as `>&-` does; also, a file that we open must not get their number
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123  (it stays open)
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
     try:
         with ending_in_order_when_asked():
             _run()

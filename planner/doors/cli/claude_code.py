@@ -237,6 +237,8 @@ def _show(found: dict[str, Any]) -> None:
     say(f"sub-agents: {agents['started']} started, {agents['running']} running, {agents['refused']} refused; {used}")
     if agents["estimated"]:
         say(f"  of {agents['estimated']} of them only the last request is known")
+    if agents["unbooked"]:
+        say(f"  what {agents['unbooked']} of them used could not be booked yet")
     say("budget: none" if limit is None else f"budget: {limit:,} tokens, {found['left_tokens']:,} left")
     say(f"results shortened: {found['results_shortened']}, {found['saved_result_tokens']:,} tokens less each time")
     say(f"prompts of sub-agents: {found['saved_prompt_tokens']:,} tokens less")

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 AT_ONCE = 40
 """Operations that run at the same time; others wait."""
 
+WAITING_AT_ONCE = 400
+"""Operations that only wait for what others do, beside those: each is a thread that sleeps."""
+
 STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (UnknownSessionError, 404),
     (LedgerError, 409),
@@ -69,12 +72,12 @@ def http_app(
         names: Further names by which it may be called.
         more: Operations beside those of `operations.OPERATIONS`.
     """
-    limiter: list[anyio.CapacityLimiter] = []
+    limiters: list[anyio.CapacityLimiter] = []
 
-    def limit() -> anyio.CapacityLimiter:
-        if not limiter:  # made where there is an event loop
-            limiter.append(anyio.CapacityLimiter(AT_ONCE))
-        return limiter[0]
+    def limit(*, waits: bool = False) -> anyio.CapacityLimiter:
+        if not limiters:  # made where there is an event loop
+            limiters.extend((anyio.CapacityLimiter(AT_ONCE), anyio.CapacityLimiter(WAITING_AT_ONCE)))
+        return limiters[waits]
 
     routes = [Route(one.path, _endpoint(service, one, limit), methods=[one.method]) for one in (*OPERATIONS, *more)]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _refused})
@@ -84,17 +87,21 @@ def http_app(
 
 
 def _endpoint(
-    service: Service, operation: Operation, limit: Callable[[], anyio.CapacityLimiter]
+    service: Service, operation: Operation, limit: Callable[..., anyio.CapacityLimiter]
 ) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         try:
             body = await _body(request) if operation.method == "POST" else b""
+            key = request.headers.get("idempotency-key")
 
             def work() -> bytes:
-                given = _given(operation, body, request.headers.get("idempotency-key"))
-                return _written(operation.run(service, given, request.path_params))
+                return _written(operation.run(service, _given(operation, body, key), request.path_params))
 
-            answer = await anyio.to_thread.run_sync(work, limiter=limit())
+            waits = False
+            if operation.waits is not None:
+                given = await anyio.to_thread.run_sync(_given, operation, body, key, limiter=limit())
+                waits = operation.waits(given)
+            answer = await anyio.to_thread.run_sync(work, limiter=limit(waits=waits))
         except HTTPException:
             raise
         except Exception as error:  # noqa: BLE001  (a defect of ours must neither end the server nor show contents)

@@ -29,6 +29,7 @@ class Operation(NamedTuple):
         takes: The record of the body; `None`: a JSON object as it is, or no body for `GET` and `DELETE`.
         gives: The record of the answer; `None`: any JSON object.
         status: Of the answer when all is well.
+        waits: Whether it does nothing but wait for others with what was given, so that it must not keep them out.
     """
 
     method: str
@@ -38,6 +39,7 @@ class Operation(NamedTuple):
     takes: type[BaseModel] | None = None
     gives: type[BaseModel] | None = None
     status: int = 200
+    waits: Callable[[Any], bool] | None = None
 
 
 def _describe(_service: Service, _given: Any, _path: Path) -> dict[str, Any]:
@@ -176,6 +178,7 @@ OPERATIONS: tuple[Operation, ...] = (
         lambda service, given, path: service.ready(path["session_id"], given),
         messages.Wait,
         messages.StepsAnswer,
+        waits=lambda given: given.timeout_s > 0,
     ),
     Operation(
         "POST", f"{SESSION}/finished", "Tell that an agent run has ended", _finished, messages.Run, messages.Done

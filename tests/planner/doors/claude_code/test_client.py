@@ -142,7 +142,7 @@ def test_what_the_sub_agent_used_is_what_the_api_was_asked_for(world: World, bar
     sizes = [len(request.body) // 4 for request in run.requests if not of_main(request)]
     assert len(sizes) == 2
     assert sum(sizes) < seen[0]["used_tokens"] < sum(sizes) + 200, "the prompts, and what little was written"
-    assert seen[0]["sub_agents"] == {"started": 1, "running": 0, "refused": 0, "estimated": 0}
+    assert seen[0]["sub_agents"] == {"started": 1, "running": 0, "refused": 0, "estimated": 0, "unbooked": 0}
 
 
 @pytest.mark.parametrize("hooks", ["http", "command"])

@@ -8,12 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apportion.errors import InputError, StoreError
 from apportion.planner.doors.claude_code import agents as agents_module
 from apportion.planner.doors.claude_code.agents import Simplified, SubAgents
 from apportion.planner.doors.claude_code.hooks import SELECT, TESTED, HookState, answer
 from apportion.planner.doors.claude_code.prompts import parts_of
 from apportion.planner.doors.claude_code.results import texts_of, with_texts
 from apportion.planner.doors.claude_code.transcripts import spent_by, version_of
+from apportion.planner.ledger import Ledger
+from apportion.planner.ledger.records import LEASE_S
+from apportion.planner.live import ContextItem
 from apportion.planner.planner import PlanOptions
 from apportion.planner.session import Planner, Session
 
@@ -187,7 +191,7 @@ def test_usage_is_booked_once_however_often_it_is_told(hook: Hook, state: State,
     transcript(path, ("m1", 9_000, 100), ("m2", 9_100, 60), ("m3", 9_200, 50))
     found = status(known, asked)
     assert found["used_tokens"] == both + 9_250, "it was sent another message"
-    assert found["sub_agents"] == {"started": 1, "running": 0, "refused": 0, "estimated": 0}
+    assert found["sub_agents"] == {"started": 1, "running": 0, "refused": 0, "estimated": 0, "unbooked": 0}
 
 
 def test_a_background_sub_agent_runs_until_its_transcript_says_otherwise(hook: Hook, state: State) -> None:
@@ -235,6 +239,28 @@ def test_with_little_left_sub_agents_run_with_less_effort_unless_one_was_asked_f
     assert (changed["effort"], changed["model"]) == ("low", "opus")
 
 
+def test_what_is_held_for_a_sub_agent_that_runs_long_is_not_promised_to_another(hook: Hook, tmp_path: Path) -> None:
+    seconds = [0.0]
+    with Ledger(tmp_path / "ledger.db", clock=lambda: 1e9 + seconds[0]) as ledger:
+        planner = Planner(PlanOptions(select=SELECT), ledger=ledger, timer=lambda: seconds[0], ahead=False)
+        known = HookState(planner, budget_tokens=10_000)
+
+        def start(call: str) -> dict[str, Any]:
+            asked = hook("PreToolUse_Agent", tool_use_id=call)
+            asked["tool_input"]["prompt"] = "word " * 6_000
+            return inner(answer(asked, known))
+
+        assert "updatedInput" in start("call-1")
+        session = known.conversation(hook("PreToolUse_Agent")["session_id"]).agents.session
+        held = session.balance[0].held
+        assert held > 6_000
+        for call in ("call-2", "call-3"):
+            seconds[0] += LEASE_S + 1
+            assert start(call)["permissionDecision"] == "deny"
+        assert session.balance[0].held == held
+        assert ledger.account(session.workflow).tokens.held == held
+
+
 def test_another_budget_keeps_what_was_used(hook: Hook, state: State, tmp_path: Path) -> None:
     known = state()
     asked = hook("PreToolUse_Agent")
@@ -244,9 +270,61 @@ def test_another_budget_keeps_what_was_used(hook: Hook, state: State, tmp_path: 
     assert found["left_tokens"] == 50_000
     answer(hook("SubagentStop", agent_id="a1", agent_transcript_path=used), known)
     assert status(known, asked)["left_tokens"] == 30_000
+    assert known.conversation(asked["session_id"]).agents.session.balance[0].free == 30_000, (
+        "what starts next gets less"
+    )
     notice = inner(answer(hook("UserPromptSubmit"), known))["additionalContext"]
     assert notice == "apportion: 30,000 of 50,000 tokens for sub-agents are left."
     assert answer(hook("UserPromptSubmit"), known) == {}, "said once, until it changes"
+
+
+def test_another_budget_loses_no_transcript_that_comes_late(hook: Hook, state: State, tmp_path: Path) -> None:
+    known = state(budget_tokens=200_000)
+    asked = hook("PreToolUse_Agent")
+    answer(asked, known)
+    conversation = known.conversation(asked["session_id"])
+    before = conversation.agents.session
+    path = tmp_path / "a1.jsonl"
+    answer(hook("SubagentStop", agent_id="a1", agent_transcript_path=str(path)), known)
+    answer({**asked, "hook_event_name": "ApportionBudget", "max_tokens": 150_000}, known)
+    assert before.pending, "the sub-agent may still be booked there"
+    transcript(path, ("m1", 100_000, 500))
+    found = status(known, asked)
+    assert (found["used_tokens"], found["left_tokens"]) == (100_500, 49_500)
+    assert found["sub_agents"]["running"] == 0
+    with pytest.raises(InputError, match="closed"):
+        before.before("other", [ContextItem("x")])
+
+
+def test_a_booking_that_fails_stands_in_the_way_of_no_other_and_is_made_up_for(
+    hook: Hook, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = state(budget_tokens=200_000)
+    asked = hook("PreToolUse_Agent", tool_use_id="call-1")
+    for call in ("call-1", "call-2"):
+        answer({**asked, "tool_use_id": call}, known)
+    folder = tmp_path / "session" / "subagents"
+    real = Session.after
+
+    def full(session: Session, step: Any, usage: Any, **more: Any) -> None:
+        if step.run_id == "call-1":
+            raise StoreError("the disk is full")
+        real(session, step, usage, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, "after", full)
+        transcript(folder / "agent-a1.jsonl", ("m1", 9_000, 100))
+        returned = hook("PostToolUse_Agent", tool_use_id="call-1")
+        returned["tool_response"] |= {"agentId": "a1", "usage": {"input_tokens": 9_000, "output_tokens": 100}}
+        answer(returned, known)
+        used = transcript(folder / "agent-a2.jsonl", ("m1", 19_000, 1_000))
+        (folder / "agent-a2.meta.json").write_text('{"toolUseId": "call-2"}', "utf-8")
+        answer(hook("SubagentStop", agent_id="a2", agent_transcript_path=used), known)
+        found = status(known, asked)
+        assert (found["used_tokens"], found["sub_agents"]["unbooked"]) == (20_000, 1)
+    found = status(known, asked)
+    assert (found["used_tokens"], found["sub_agents"]["unbooked"]) == (29_100, 0)
+    assert found["sub_agents"]["running"] == 0
 
 
 # Compaction.

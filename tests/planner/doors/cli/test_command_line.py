@@ -91,6 +91,14 @@ def test_settings_are_told_as_json_too(run: Callable[..., Answer]) -> None:
     assert [(each["scope"], each["exists"]) for each in files] == [("project", True), ("user", False)]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs a shell that can close a stream")
+@pytest.mark.parametrize(("closed", "code"), [(">&-", 0), ("2>&-", 0), (">&- 2>&-", 0)])
+def test_a_stream_that_is_closed_takes_nothing_and_does_no_harm(closed: str, code: int, place: Path) -> None:
+    line = f"exec {shlex.quote(sys.executable)} -m apportion config path --json {closed}"
+    done = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=False, timeout=300, cwd=place)
+    assert (done.returncode, done.stderr) == (code, "")
+
+
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 @pytest.mark.parametrize(
     ("line", "completed"),

@@ -15,6 +15,7 @@ import pytest
 from apportion.compression.similarity.gate import Gate
 from apportion.compression.similarity.vectors import Vectors
 from apportion.planner.doors._guards import MAX_BODY_BYTES
+from apportion.planner.doors.http.app import AT_ONCE
 from apportion.planner.doors.http.openapi import description
 from apportion.planner.doors.http.operations import OPERATIONS, Operation
 from apportion.planner.doors.http.service import Service
@@ -243,6 +244,31 @@ def test_a_hook_is_mounted_with_the_session_of_a_conversation(client_of: Any) ->
     assert client.post("/hooks/claude-code", {"session_id": "c-1"}).json == {"workflow": "c-1", "same": True}
     assert client.post("/hooks/claude-code", {}).status == 500
     assert client.get("/hooks/claude-code").status == 405
+
+
+def test_those_who_wait_for_budget_keep_out_nobody_who_gives_it_back(client: Any) -> None:
+    path = opened(client, max_tokens=6_000, policies=["defer"])
+    asked = {"agent": "a", "items": [{"content": "x"}], "model": MODEL}
+    first = client.post(f"{path}/before", asked).json
+    large = {**asked, "agent": "b", "mandatory": False, "items": [{"content": "y " * 4_000}]}
+    assert client.post(f"{path}/before", large).json["decision"] == "defer"
+    base = [(b"host", b"localhost"), (b"authorization", b"Bearer a-token-of-these-tests-alone")]
+    found: list[Any] = []
+
+    async def main() -> None:
+        async def wait() -> None:
+            found.append((await client.ask("POST", f"{path}/ready", b'{"timeout_s": 30}', base)).json)
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as group:
+                for _ in range(AT_ONCE):
+                    group.start_soon(wait)
+                await anyio.sleep(0.3)  # all of them wait
+                told = json.dumps({"number": first["number"], "usage": {"input_uncached": 10, "output": 1}}).encode()
+                assert (await client.ask("POST", f"{path}/after", told, base)).status == 200
+
+    anyio.run(main)
+    assert sum(len(each["steps"]) for each in found) == 1
 
 
 def test_too_large_a_body_is_refused_whatever_its_length_claims(client: Any) -> None:
