@@ -9,7 +9,8 @@ not loaded, the session is asked for it (`load`), which counts as a miss. `tools
 all schemas, and what stood in their place; `later` is what was loaded later and stood at the end of prompts from then
 on. `saved` is the share of schemas that was not sent, what was loaded later deducted. `miss` is the share of calls that
 needed a tool that was not loaded. `model` says whether needs were learned; without, and with no budget, nothing is left
-out. `budget` rows give each workflow a budget of half the tokens of its logged prompts, which binds for some runs.
+out. `budget` rows give each workflow a budget of half the tokens of its logged prompts, which binds for some runs:
+`stopped` counts those of which a call was refused. They end there, and their later calls are in no column.
 """
 
 from __future__ import annotations
@@ -52,9 +53,10 @@ MODEL = "claude-sonnet-4-5"
 
 @dataclass
 class Sums:
-    """Calls, and tokens of all of them."""
+    """Runs, those that were stopped, calls, and tokens of all of them."""
 
     runs: int = 0
+    stopped: int = 0
     calls: int = 0
     misses: int = 0
     whole: int = 0
@@ -127,9 +129,10 @@ def _go_through(
             sub_agent=not each.main,
             offered=offered if number == 1 else None,
         )
-        if not step.runs or step.loading is None:
-            return
         total.runs += number == 1
+        if not step.runs or step.loading is None:
+            total.stopped += 1
+            break
         total.calls += 1
         total.whole += step.loading.whole_tokens
         total.sent += step.loading.tokens
@@ -157,6 +160,7 @@ def _row(source: str, basis: str, kind: str, each: Sums) -> dict[str, Any]:
         "basis": basis,
         "kind": kind,
         "runs": each.runs,
+        "stopped": each.stopped,
         "calls": each.calls,
         "tools": round(each.whole / each.calls),
         "sent": round(each.sent / each.calls),

@@ -1,8 +1,8 @@
 """What sessions tell while they run: decisions with their reasons, and what was used beside what was allocated.
 
-Events are mappings with their kind under `kind` (`session`, `step`, `usage`, `action`, `expansion`, `degraded`). They
-hold names, numbers and reasons, and no content: what a piece was and what was sent for it goes to the store of
-originals, where the user keeps one, and the event names both by their handles.
+Events are mappings with their kind under `kind` (`session`, `step`, `usage`, `action`, `expansion`, `loading`, `diff`,
+`preload`, `degraded`). They hold names, numbers and reasons, and no content: what a piece was and what was sent for it
+goes to the store of originals, where the user keeps one, and the event names both by their handles.
 """
 
 from __future__ import annotations

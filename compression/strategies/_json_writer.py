@@ -88,7 +88,11 @@ class Writer:
         return self.inline(value) if shape is None else f"{shape.name}:{self._row(value, shape)}"
 
     def _row(self, value: Pairs, shape: Shape) -> str:
-        return self._cells(value, shape, self._cell)
+        row = self._cells(value, shape, self._cell)
+        if not row.startswith("]"):
+            return row
+        cell, bar, others = row.partition("|")
+        return quoted(cell) + bar + others  # bare, it would end the table
 
     def _object(self, value: Pairs, shape: Shape) -> str:
         return "(" + self._cells(value, shape, self.inline) + ")"

@@ -30,7 +30,7 @@ from apportion.compression.validation.facts import MAX_ERROR_LINE, error_lines, 
 from apportion.compression.validation.line_facts import facts_of_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from apportion.compression.strategies.types import Held, Item, Query
 
@@ -200,8 +200,8 @@ class LogTemplates(LosslessStrategy):
         count, hole, ditto = _read_head(head)
         lines = body.split("\n")
         templates = dict(_read_template(line, hole) for line in lines[:count])
-        filler = _Filler(ditto)
-        return "\n".join(filler.line(row, templates) for row in lines[count:])
+        filler = _Filler(ditto, templates)
+        return "\n".join(map(filler.line, lines[count:]))
 
 
 def _is_table(text: str, lines: Sequence[str]) -> bool:
@@ -441,9 +441,9 @@ def _form(lines: Sequence[str], words: Sequence[list[str]], members: dict[int, i
     ditto = next((sign for sign in _DITTOS if sign not in fillings), None)
     if hole is None or ditto is None:
         return None
-    filler = _Filler(ditto)
-    body = [filler.row(*row) if row else _RAW + line for row, line in zip(rows, lines, strict=True)]
     legend = [f"{names[cluster]}:{template.spell(hole)}" for cluster, template in templates.items()]
+    filler = _Filler(ditto, dict(_read_template(line, hole) for line in legend))
+    body = [filler.row(*row) if row else _RAW + line for row, line in zip(rows, lines, strict=True)]
     holes = [word for each in templates.values() for word in each.words if isinstance(word, _Hole)]
     head = f"[log {len(legend)}; {hole} filled by rows; {_RAW} as it was; {ditto} as above"
     if any(each.source >= 0 for each in holes):
@@ -547,9 +547,9 @@ def _cut_prefix(prefix: str) -> str:
 
 def _cut_suffix(suffix: str) -> str:
     """Return as much of a suffix as begins where a fact has ended; one that looks like a width is none."""
-    if suffix[:1] == ">" and suffix[1:].isdecimal():
-        return ""
     for start, sign in enumerate(suffix):
+        if sign == ">" and suffix[start + 1 :].isdecimal():
+            return ""
         if sign in _BEHIND and not (sign in ":,;|" and suffix[start + 1 : start + 2].isalnum()):
             return suffix[start:]
     return ""
@@ -600,20 +600,27 @@ class _Filler:
 
     Args:
         ditto: Stands for a word that is that of the row above.
+        templates: By their names, as they are read: the end of a line that is one word where it is written may be
+            several there. Which words stood above is told by them on both sides.
     """
 
-    def __init__(self, ditto: str) -> None:
+    def __init__(self, ditto: str, templates: Mapping[str, _Template]) -> None:
         self._ditto = ditto
         self._template = ""
-        self._places: dict[str, tuple[list[tuple[int, _Hole]], list[tuple[int, _Hole]]]] = {}
+        self._templates = templates
+        self._places = {name: (template.shown(), template.derived()) for name, template in templates.items()}
+        self._written: dict[str, list[tuple[int, _Hole]]] = {}
         self._above: dict[tuple[str, int] | int, str] = {}
 
     def row(self, name: str, template: _Template, words: Sequence[str]) -> str:
         """Return the row of a line."""
+        written = self._written.get(name)
+        if written is None:
+            written = self._written[name] = template.shown()
         cells = []
-        for position, hole in self._places_of(name, template)[0]:
-            key, word = self._key(name, position), words[position]
-            filling = hole.cut(word)
+        for (place, own), (position, hole) in zip(written, self._places[name][0], strict=True):
+            filling = own.cut(words[place])
+            key, word = self._key(name, position), words[place] if own == hole else hole.fill(filling)
             same = self._above.get(key) == word and len(filling) > 1
             cells.append(self._ditto if same else filling)
             self._above[key] = word
@@ -623,7 +630,7 @@ class _Filler:
         row = " ".join(cells)
         return row if row.startswith(_DIGIT_STARTS) else f" {row}"
 
-    def line(self, row: str, templates: dict[str, _Template]) -> str:
+    def line(self, row: str) -> str:
         """Return the line of a row."""
         if row.startswith(_RAW):
             return row[1:]
@@ -632,9 +639,9 @@ class _Filler:
         else:
             self._template, _, rest = row.partition(" ")
         name = self._template
-        template = templates[name]
+        template = self._templates[name]
         words = list(template.words)
-        shown, derived = self._places_of(name, template)
+        shown, derived = self._places[name]
         cells = rest.split(" ", len(shown) - 1) if shown else []  # the last one may be the rest of its line
         for (position, hole), cell in zip(shown, cells, strict=True):
             key = self._key(name, position)
@@ -643,13 +650,6 @@ class _Filler:
             source = template.words[hole.source].cut(words[hole.source])  # type: ignore[union-attr, arg-type]  # filled
             words[position] = hole.fill(source[len(hole.without) :])
         return " ".join(words)  # type: ignore[arg-type]  # all holes are filled
-
-    def _places_of(self, name: str, template: _Template) -> tuple[list[tuple[int, _Hole]], list[tuple[int, _Hole]]]:
-        """Return the holes of a template that rows fill, and those that follow from them."""
-        places = self._places.get(name)
-        if places is None:
-            places = self._places[name] = template.shown(), template.derived()
-        return places
 
     def _key(self, name: str, position: int) -> tuple[str, int] | int:
         return position if position < LEADING else (name, position)

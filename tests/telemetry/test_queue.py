@@ -327,6 +327,14 @@ def test_the_message_of_a_foreign_error_is_left_out_because_it_may_quote_a_conte
     assert captured.data == {"reason": reason, "prompt": "hello"}
 
 
+@pytest.mark.parametrize(
+    "quoted",
+    ["a policy failed: ReadTimeout", "PolicyFailed", "log: _Refused", "it failed: error", "gone (Refused"],
+)
+def test_whatever_the_name_of_a_foreign_error_its_message_is_left_out(quoted: str) -> None:
+    assert cleaned(reasons=[f"{quoted}: my diary", "now: kept"]).data["reasons"] == [quoted, "now: kept"]
+
+
 def found_in(folder: Path, planted: Mapping[str, str]) -> list[str]:
     """Return the secrets whose secret part lies anywhere in the files of a folder."""
     held = b"".join(file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file())

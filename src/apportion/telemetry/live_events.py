@@ -81,6 +81,7 @@ MAX_TEXT_CHARS = 100_000
 """Longest text that is kept where contents are captured."""
 
 _WORD = re.compile(r"[a-z][a-z0-9_.]{0,39}")
+_ERROR_NAME = re.compile(r"(?:(?<!\w)_*[A-Z]\w*|(?<=: )\w+|Error|Exception|Warning): ")  # any class may be an error
 
 
 class LiveEvent(NamedTuple):
@@ -171,5 +172,5 @@ def _redacted(text: str) -> str:
 def _without_foreign_message(text: str) -> str:
     """Return a reason up to the type of an error that it quotes: the message may hold anything of a content."""
     line = text.partition("\n")[0]
-    ends = [line.find(mark) + len(mark) - 2 for mark in ("Error: ", "Exception: ", "Warning: ") if mark in line]
-    return line[: min(ends)] if ends else line
+    named = _ERROR_NAME.search(line)
+    return line[: named.end() - len(": ")] if named else line

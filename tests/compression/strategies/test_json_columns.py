@@ -227,3 +227,10 @@ def test_damaged_forms_raise_errors_that_validation_understands() -> None:
         cut_blocks("x\n$2\ny", [1])
     with pytest.raises(ValueError, match="expected"):
         Reader("{a", 0, {}, []).top()
+
+
+def test_a_row_that_begins_like_the_end_of_its_table_does_not_end_it() -> None:
+    one = [{"status": value} for value in ["open", "]", "] closed"] * 4]
+    assert form_of(json.dumps(one)).split("\n")[2:5] == ["open", '"]"', '"] closed"']
+    two = [{"status": value, "number": number} for number, value in enumerate(["open", "]", "x]"] * 4)]
+    assert form_of(json.dumps(two)).split("\n")[2:5] == ["open|0", '"]"|1', "x]|2"]

@@ -169,3 +169,17 @@ def test_words_behind_colours_and_error_lines_in_colour_stay_whole() -> None:
     lines[3] = "\x1b[31mERROR in\x1b[39m the Auth part: it failed"
     text = "\n".join(lines)
     assert not missing_facts(extract_facts(text), form_of(text))
+
+
+def test_the_end_of_a_line_that_is_several_words_where_it_is_read_does_not_mix_up_what_stood_above() -> None:
+    said = ["done", "was it", "one two three", "a b c d", "e f g h i", "j k l m n o"] * 2
+    lines: list[str] = []
+    for number, end in enumerate(said):
+        lines.append(f"10:00:{number + 10} continued with {end}")
+        lines.append(f"10:00:{number + 10} worker of queue{number // 4} took {number * 7} bytes")
+    assert "A:* continued with *" in form_of("\n".join(lines)).split("\n")
+
+
+def test_the_end_of_words_that_looks_like_a_width_is_no_part_of_a_template() -> None:
+    lines = [f"{'abcdefgh'[number]}O>9 server said request {number * 7} was done" for number in range(8)]
+    assert form_of("\n".join(lines)).split("\n")[1] == "A:* server said request * was done"

@@ -7,6 +7,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from pydantic import TypeAdapter
 
 from apportion.planner.doors.mcp.catalogue import TOOLS, ToolEntry, schema_tokens
 
@@ -47,12 +48,16 @@ def test_schemas_are_schemas_that_refuse_what_is_not_known(tool: ToolEntry) -> N
 
 
 @pytest.mark.parametrize("tool", TOOLS.values(), ids=list(TOOLS))
-def test_untrusted_members_are_members(tool: ToolEntry) -> None:
+def test_untrusted_members_take_text_and_what_gives_content_back_is_among_them(tool: ToolEntry) -> None:
     for path in tool.untrusted:
         record: Any = tool.gives
         for part in path.split("."):
             field = record.model_fields[part]
             record = field.annotation
+        taken = json.dumps(TypeAdapter(record).json_schema())
+        assert '"string"' in taken or '"additionalProperties": true' in taken, path
+    gives_back = {"content", "context", "message", "rows", "lost", "new"}.intersection(tool.gives.model_fields)
+    assert gives_back <= set(tool.untrusted)
 
 
 def test_only_what_keeps_something_is_not_read_only() -> None:
