@@ -199,10 +199,6 @@ class Governor:
             self._ledger.release(reservation)
         self.holdings.release(number)
 
-<<<<<<< HEAD
-    def top_up(self, tokens: int, usd: float, key: str | None, *, booked: bool = True) -> None:
-        """Raise the limits of the session, and of its account where that is to be booked.
-=======
     def renew(self, number: int, reservation: Reservation | None) -> None:
         """Let the lease of a call that still runs begin anew, here and in the ledger.
 
@@ -214,9 +210,8 @@ class Governor:
         if self._ledger is not None and reservation is not None:
             self._ledger.renew(reservation)
 
-    def top_up(self, tokens: int, usd: float, key: str | None) -> None:
-        """Raise the limits of the session and of its account.
->>>>>>> mend3
+    def top_up(self, tokens: int, usd: float, key: str | None, *, booked: bool = True) -> None:
+        """Raise the limits of the session, and of its account where that is to be booked.
 
         Raises:
             LedgerError: The account has no such limit, or the key is that of another top-up.
