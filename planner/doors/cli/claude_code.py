@@ -215,8 +215,9 @@ def _asked(event: str, session_id: str | None, **more: Any) -> dict[str, Any]:
     if not found:
         from apportion.planner.doors._contents import beside_database
 
-        hint = "Start it: apportion serve"
-        raise InputError("the planner does not answer", hint=elsewhere(beside_database("token")) or hint)
+        note = elsewhere(beside_database("token"))
+        hint = "Start it: apportion serve" + ("" if note is None else f". {note}")
+        raise InputError("the planner does not answer", hint=hint)
     return found  # type: ignore[no-any-return]
 
 

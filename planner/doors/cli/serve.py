@@ -85,9 +85,13 @@ def serve_command(
     known = file.exists()
     token = token_of(file)
     typer.echo(f"bearer token in {file}" if known else f"bearer token (in {file}, shown once): {token}", err=True)
-    note = elsewhere(file)
-    if note is not None:
-        typer.echo(f"note: {note}", err=True)
+
+    def ready(url: str) -> None:
+        typer.echo(f"serving at {url}", err=True)
+        note = elsewhere(file)
+        if note is not None:
+            typer.echo(f"note: {note}", err=True)
+
     with ExitStack() as opened:
         service = Service(_maker(opened, store, ledger), embeddings=embeddings)
         serve(
@@ -97,7 +101,7 @@ def serve_command(
             port=port,
             names=allow_remote or [],
             more=[operation(opened, originals=store, ledger=ledger)],
-            ready=lambda url: typer.echo(f"serving at {url}", err=True),
+            ready=ready,
         )
 
 
