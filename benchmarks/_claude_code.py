@@ -18,24 +18,35 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from _fake_api import FakeApi
-from apportion.planner.doors.claude_code.server import open_state, route
+from apportion.planner.doors.claude_code.server import PATH, off_file, operation
 from apportion.planner.doors.cli.claude_code import PLUGIN, with_http
 
 if TYPE_CHECKING:
     from _fake_api import Request, Script
     from apportion.planner.doors.claude_code.agents import Simplified
-    from apportion.planner.doors.claude_code.hooks import HookState
+    from apportion.planner.doors.http.operations import Operation
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "a-token-for-this-machine-only"  # noqa: S105  (it opens nothing but the planner of a test)
 LONGEST_S = 120
 SESSION = "11111111-1111-4111-8111-111111111111"
+
+FIRST = {
+    "hook_event_name": "PreToolUse",
+    "session_id": "warm",
+    "client_version": "2.1.330",
+    "tool_name": "Agent",
+    "tool_use_id": "warm",
+    "tool_input": {"prompt": "go", "subagent_type": "general-purpose"},
+}
+"""The first hook, which loads what answers all others."""
 
 Hooks = Literal["http", "command", "none"]
 
@@ -54,22 +65,23 @@ def client() -> Path | None:
 
 
 class Resident:
-    """The planner behind a port, in a thread, with the guard that servers of ours have.
+    """The resident planner as `apportion serve` has it, in a thread.
 
     Args:
-        state: What hooks are answered with.
+        hooks: Answers hooks.
     """
 
-    def __init__(self, state: HookState) -> None:
+    def __init__(self, hooks: Operation) -> None:
         import uvicorn
-        from starlette.applications import Starlette
 
-        from apportion.planner.doors._guards import Guard, listening
+        from apportion.planner.doors._guards import listening
+        from apportion.planner.doors.http.app import http_app
+        from apportion.planner.doors.http.service import Service
+        from apportion.planner.session import Planner
 
-        self.state = state
         self._listener = listening("127.0.0.1", 0)
         self.port: int = self._listener.getsockname()[1]
-        app = Guard(Starlette(routes=[route(state)]), token=TOKEN, hosts=[f"127.0.0.1:{self.port}"])
+        app = http_app(Service(Planner), token=TOKEN, port=self.port, more=[hooks])
         config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._listener]}, daemon=True)
@@ -137,14 +149,25 @@ class World:
         before = {name: os.environ.get(name) for name in self._files()}
         self._opened.callback(_restore, before)
         os.environ.update(self._files())
-        state = open_state(budget_tokens=self._budget, simplified=self._simplified)
-        self.state = self._opened.enter_context(state)
-        self.state.planner.warm()
-        self.resident = self._opened.enter_context(Resident(self.state))
+        hooks = operation(self._opened, budget_tokens=self._budget, simplified=self._simplified)
+        self.resident = self._opened.enter_context(Resident(hooks))
+        self.ask(FIRST)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._opened.close()
+
+    def ask(self, hook: dict[str, Any]) -> Any:
+        """Return the answer of the planner to a hook."""
+        headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
+        asked = urllib.request.Request(self.resident.url + PATH, json.dumps(hook).encode(), headers)  # noqa: S310
+        with urllib.request.urlopen(asked, timeout=LONGEST_S) as found:  # noqa: S310  (it is ours, on loopback)
+            return json.load(found)
+
+    @property
+    def off_file(self) -> Path:
+        """The file that switches the plugin off while it exists."""
+        return off_file()
 
     def _files(self) -> dict[str, str]:
         """Return the environment that keeps the planner's files in the folder."""

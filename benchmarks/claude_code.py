@@ -90,10 +90,9 @@ def measure(*, quick: bool) -> tuple[list[dict[str, Any]], list[Mark]]:
 
 def _passive(world: World, script: Callable[[Request], list[dict[str, Any]]]) -> list[tuple[str, Run]]:
     """Return runs in which the plugin is there and must change nothing."""
-    assert world.state.off_file is not None
-    world.state.off_file.touch()
+    world.off_file.touch()
     off = world.run(f"{MAIN} go", script, hooks="http")
-    world.state.off_file.unlink()
+    world.off_file.unlink()
     down = world.run(f"{MAIN} go", script, hooks="http", url="http://127.0.0.1:9")
     return [("switched off, requests", off), ("planner down, requests", down)]
 

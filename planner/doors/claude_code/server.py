@@ -1,13 +1,11 @@
-"""The way in for hooks: a route for the resident planner, and the state behind it.
+"""The way in for hooks: an operation of the resident planner, and the state behind it.
 
-with open_state() as state:
-    app = Starlette(routes=[route(state)])          # behind a guard that checks token and origin
-    more = [operation(state)]                       # or, for the resident planner's own table
+with ExitStack() as opened:
+    app = http_app(service, token=token, port=port, more=[operation(opened)])
 """
 
 from __future__ import annotations
 
-import json
 import threading
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -16,18 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from starlette.requests import Request
-    from starlette.responses import Response
-    from starlette.routing import Route
-
     from apportion.planner.doors.claude_code.agents import Simplified
     from apportion.planner.doors.claude_code.hooks import HookState
 
 PATH: Final = "/hooks/claude-code"
 """Where hooks are posted to."""
-
-MAX_BODY_BYTES = 8 * 2**20
-"""Bytes of the largest hook: results of tools may be long. Larger ones are answered with `{}`."""
 
 NO_LEDGER: Final = "none"
 """What to give for a planner that books nothing."""
@@ -86,40 +77,8 @@ def open_state(
         yield state
 
 
-def answered(body: bytes, state: HookState) -> bytes:
-    """Answer the body of a request; never raises, and says `{}` to what is no hook."""
-    from apportion.planner.doors.claude_code.hooks import answer
-
-    try:
-        given = json.loads(body)
-    except (ValueError, RecursionError):
-        return b"{}"
-    try:
-        return json.dumps(answer(given, state), separators=(",", ":")).encode()
-    except (TypeError, ValueError, RecursionError):
-        return b"{}"
-
-
-def route(state: HookState) -> Route:
-    """Return the route that answers hooks, for a Starlette application; the work is done in a thread."""
-    import anyio.to_thread
-    from starlette.responses import Response
-    from starlette.routing import Route
-
-    async def endpoint(request: Request) -> Response:
-        parts, size = [], 0
-        async for part in request.stream():
-            size += len(part)
-            if size <= MAX_BODY_BYTES:
-                parts.append(part)
-        body = b"".join(parts) if size <= MAX_BODY_BYTES else b""
-        return Response(await anyio.to_thread.run_sync(answered, body, state), media_type="application/json")
-
-    return Route(PATH, endpoint, methods=["POST"])
-
-
 def operation(opened: ExitStack, **options: Any) -> Any:
-    """Return the same as an operation of the resident planner (`doors/http/operations.py`), for its `more`.
+    """Return what answers hooks, as an operation of the resident planner (`doors/http/operations.py`), for its `more`.
 
     Args:
         opened: Closes the state in the end; it is opened by the first hook.

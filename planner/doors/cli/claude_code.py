@@ -213,8 +213,20 @@ def _asked(event: str, session_id: str | None, **more: Any) -> dict[str, Any]:
     except (OSError, ValueError):
         found = None
     if not found:
-        raise InputError("the planner does not answer", hint="Start it: apportion serve")
+        from apportion.planner.doors._contents import beside_database
+
+        note = elsewhere(beside_database("token"))
+        hint = "Start it: apportion serve" + ("" if note is None else f". {note}")
+        raise InputError("the planner does not answer", hint=hint)
     return found  # type: ignore[no-any-return]
+
+
+def elsewhere(file: Path) -> str | None:
+    """Return what to do so that hooks find the token in a file, or `None` where they look for it there."""
+    looked = _shim().token_file()
+    if os.environ.get("CC_APPORTION_TOKEN") or Path(looked).absolute() == file.absolute():
+        return None
+    return f"The hooks of Claude Code look for the token in {looked}. Set CC_APPORTION_TOKEN_FILE={file.absolute()}"
 
 
 def _shim() -> ModuleType:

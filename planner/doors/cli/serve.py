@@ -76,6 +76,7 @@ def serve_command(
         from apportion.planner.doors._contents import beside_database
         from apportion.planner.doors._guards import token_of
         from apportion.planner.doors.claude_code.server import operation
+        from apportion.planner.doors.cli.claude_code import elsewhere
         from apportion.planner.doors.http.server import serve
         from apportion.planner.doors.http.service import Service
 
@@ -84,6 +85,13 @@ def serve_command(
     known = file.exists()
     token = token_of(file)
     typer.echo(f"bearer token in {file}" if known else f"bearer token (in {file}, shown once): {token}", err=True)
+
+    def ready(url: str) -> None:
+        typer.echo(f"serving at {url}", err=True)
+        note = elsewhere(file)
+        if note is not None:
+            typer.echo(f"note: {note}", err=True)
+
     with ExitStack() as opened:
         service = Service(_maker(opened, store, ledger), embeddings=embeddings)
         serve(
@@ -93,7 +101,7 @@ def serve_command(
             port=port,
             names=allow_remote or [],
             more=[operation(opened, originals=store, ledger=ledger)],
-            ready=lambda url: typer.echo(f"serving at {url}", err=True),
+            ready=ready,
         )
 
 

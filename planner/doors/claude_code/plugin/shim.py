@@ -44,14 +44,16 @@ def place_url() -> str:
     return os.environ.get("CC_APPORTION_URL") or f"http://127.0.0.1:{PORT}"
 
 
+def token_file() -> str:
+    """Return the file in which the token is looked for."""
+    return os.environ.get("CC_APPORTION_TOKEN_FILE") or os.path.join(data_folder(), "apportion.db.token")
+
+
 def place() -> tuple[str, int, str] | None:
     """Return host, port and token of the planner, or None."""
-    folder = data_folder()
     token = os.environ.get("CC_APPORTION_TOKEN")
     if not token:
-        with open(
-            os.environ.get("CC_APPORTION_TOKEN_FILE") or os.path.join(folder, "apportion.db.token"), encoding="ascii"
-        ) as file:
+        with open(token_file(), encoding="ascii") as file:
             token = file.read(500).strip()
     url = place_url()
     host, _, port = url.partition("://")[2].partition("/")[0].rpartition(":")

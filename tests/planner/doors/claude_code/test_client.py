@@ -20,7 +20,6 @@ finally:
     sys.path.pop(0)
 
 from apportion.planner.doors.claude_code.agents import Simplified  # noqa: E402
-from apportion.planner.doors.claude_code.hooks import answer  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,7 +133,7 @@ def test_what_the_sub_agent_used_is_what_the_api_was_asked_for(world: World, bar
 
     def asking(request: Request) -> list[dict[str, Any]]:
         if of_main(request) and "toolu_agent" in request.results():
-            seen.append(answer({"hook_event_name": "ApportionStatus", "session_id": ident}, world.state))
+            seen.append(world.ask({"hook_event_name": "ApportionStatus", "session_id": ident}))
         return script(request)
 
     ident = "20000000-1111-4111-8111-111111111111"
@@ -154,12 +153,11 @@ def test_with_the_planner_down_requests_are_those_of_a_run_without_the_plugin(
 
 
 def test_switched_off_requests_are_those_of_a_run_without_the_plugin(world: World, bare: Run, planned: Run) -> None:
-    assert world.state.off_file is not None
-    world.state.off_file.touch()
+    world.off_file.touch()
     try:
         off = world.run("MAIN-TASK go", script, hooks="http")
     finally:
-        world.state.off_file.unlink()
+        world.off_file.unlink()
     assert comparable(off.requests) == comparable(bare.requests)
     assert comparable(planned.requests) != comparable(bare.requests), "the control"
 

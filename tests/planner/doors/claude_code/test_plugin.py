@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from apportion.planner.doors.cli.claude_code import PLUGIN, _shim
+from apportion.planner.doors.cli.claude_code import PLUGIN, _shim, elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -85,6 +85,18 @@ def up(folder: Path, recorded: dict[str, Any]) -> Iterator[dict[str, str]]:
 
 def sent(recorded: dict[str, Any], name: str, **more: Any) -> bytes:
     return json.dumps({**recorded[name], "session_id": SESSION, **more}).encode()
+
+
+def test_who_keeps_the_token_elsewhere_is_told_where_hooks_look_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CC_APPORTION_TOKEN", raising=False)
+    monkeypatch.delenv("CC_APPORTION_TOKEN_FILE", raising=False)
+    note = elsewhere(tmp_path / "my.db.token")
+    assert note is not None
+    assert note.endswith(f"CC_APPORTION_TOKEN_FILE={tmp_path / 'my.db.token'}")
+    monkeypatch.setenv("CC_APPORTION_TOKEN_FILE", str(tmp_path / "my.db.token"))
+    assert elsewhere(tmp_path / "my.db.token") is None
 
 
 # The shim, with a planner.
