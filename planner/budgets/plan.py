@@ -87,11 +87,6 @@ class BudgetPlan(Record):
         return tuple(price.limit for price in self.prices)
 
     @property
-    def price_per_1k(self) -> dict[str, float]:
-        """Points that 1,000 more tokens would gain, per binding limit."""
-        return {price.limit: price.per_1k_tokens for price in self.prices}
-
-    @property
     def points(self) -> float:
         """The objective in points: tokens above the floors expected to be used, each times its agent's weight."""
         return self.objective * QUANTUM_TOKENS / SLOPE_PER_POINT

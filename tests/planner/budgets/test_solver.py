@@ -142,7 +142,7 @@ def test_the_budget_is_spent_but_for_the_reserve(problem: BudgetProblem) -> None
     spent = sum(allocation.tokens for allocation in plan.allocations)
     assert 2900 - 64 < spent <= 2900
     assert plan.binding == ("workflow", "stage:s")
-    assert plan.price_per_1k == {"workflow": 175.0, "stage:s": 750.0 - 175.0}
+    assert {price.limit: price.per_1k_tokens for price in plan.prices} == {"workflow": 175.0, "stage:s": 750.0 - 175.0}
 
 
 def test_without_limits_every_agent_gets_its_largest_quantile(agent: Callable[..., AgentNeed]) -> None:

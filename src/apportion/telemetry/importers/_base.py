@@ -52,20 +52,6 @@ class SingleFileImporter:
         return [[source] for source in sources]
 
 
-def head_values(source: LogSource, *, limit: int = 20) -> list[Any]:
-    """Return the first parsed JSON lines of a file, or its start parsed as far as possible; for sniffing.
-
-    An empty list means that the head is not JSON lines; importers of whole documents look at `source.head` then.
-    """
-    values = []
-    for line in source.head.splitlines()[:limit]:
-        try:
-            values.append(json.loads(line))
-        except (ValueError, RecursionError):
-            continue
-    return values
-
-
 def as_text(content: Any) -> str:
     """Return a content field as text: strings as they are, block lists joined, anything else as compact JSON."""
     if content is None:

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from apportion.telemetry.events import WorkflowLog
     from apportion.telemetry.reading import LogSource, SkipLog
 
-_ENTRY_TYPES = {"message", "model_change", "thinking_level_change", "compaction", "branch_summary", "custom_message"}
 _BROKEN_OFF = {"error", "aborted"}
 
 
