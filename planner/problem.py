@@ -432,7 +432,10 @@ class Problem(Record):
             data = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
         except (ValueError, RecursionError) as error:
             kind = "JSON" if file.suffix == ".json" else "TOML"
-            raise InputError(f"not valid {kind}: {error}", path=file, hint="Name JSON files .json") from error
+            hint = (
+                "Name JSON files .json. `apportion plan --example` prints a problem; logs are for `apportion replay`."
+            )
+            raise InputError(f"not valid {kind}: {error}", path=file, hint=hint) from error
         return cls.parse(data, path=file)
 
     @classmethod
