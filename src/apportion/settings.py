@@ -157,12 +157,16 @@ def require_key(key: str) -> None:
 
 
 def _nearest(key: str) -> str:
-    names = {known.rpartition(".")[2]: known for known in FIELDS} | {known: known for known in FIELDS}
-    for known in FIELDS:
-        names.setdefault(known.partition(".")[0], known)  # a section alone means its first setting
-    close = difflib.get_close_matches(key.lower(), names, n=1, cutoff=0.5)
-    close = close or difflib.get_close_matches(key.lower().rpartition(".")[2], names, n=1, cutoff=0.5)
-    return f"Did you mean '{names[close[0]]}'?" if close else f"Known settings: {', '.join(FIELDS)}"
+    section, _, name = key.lower().rpartition(".")
+    known = [field for field in FIELDS if section and field.startswith(f"{section}.")]
+    names = {field.rpartition(".")[2]: field for field in known or FIELDS}
+    if not known:
+        names |= {field: field for field in FIELDS}
+        for field in FIELDS:
+            names.setdefault(field.partition(".")[0], field)  # a section alone means its first setting
+    close = [] if known else difflib.get_close_matches(key.lower(), names, n=1, cutoff=0.5)
+    close = close or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"Did you mean '{names[close[0]]}'?" if close else f"Known settings: {', '.join(known or FIELDS)}"
 
 
 class _Layer(NamedTuple):

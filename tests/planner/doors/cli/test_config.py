@@ -141,6 +141,7 @@ def test_settings_fit_80_columns(project: Path) -> None:
     ("arguments", "message"),
     [
         (("config", "get", "replay.jbos"), "unknown setting 'replay.jbos'\nhint: Did you mean 'replay.jobs'?"),
+        (("config", "get", "replay.zz"), "unknown setting 'replay.zz'\nhint: Known settings: replay.jobs"),
         (("config", "set", "replay.jobs=0"), "greater than or equal to 1"),
         (("config", "set", "token_optimization.enabled=maybe"), "hint: Give true or false"),
         (("config", "set", "replay.jobs", "-1"), "greater than or equal to 1"),
