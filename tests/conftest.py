@@ -21,11 +21,14 @@ import string
 import time
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
 
 settings.register_profile("repeat", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", settings.get_profile("repeat"), max_examples=400)
@@ -39,6 +42,35 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 CLEARLY_LINEAR = 20
 """Every test that uses `growth` allows more."""
+
+
+class FailingEmbedder:
+    """An embedder that is there, and makes something else than vectors.
+
+    Args:
+        made: What stands in place of each number, or what is raised.
+    """
+
+    name = digest = "failing"
+    ready = True
+
+    def __init__(self, made: object) -> None:
+        self.made = made
+
+    def warm(self) -> None:
+        """Be ready as it is."""
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return an array of the right shape, or raise."""
+        if isinstance(self.made, Exception):
+            raise self.made
+        return np.full((len(texts), 4), self.made, np.float32)
+
+
+@pytest.fixture
+def failing_embedder() -> type[FailingEmbedder]:
+    """Return the class of embedders that fail."""
+    return FailingEmbedder
 
 
 @pytest.fixture

@@ -224,18 +224,6 @@ def test_names_end_where_a_sentence_does() -> None:
     assert names_in("It was Ana. Bob of Ulm came, Eve left") == ["Ana", "Bob of Ulm", "Eve"]
 
 
-class Failing(Letters):
-    """An embedder that makes something else than vectors."""
-
-    def __init__(self, made: object) -> None:
-        self.made = made
-
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        if isinstance(self.made, Exception):
-            raise self.made
-        return np.full((len(texts), 4), self.made, np.float32)
-
-
 @pytest.mark.parametrize(
     ("made", "said"),
     [
@@ -245,10 +233,10 @@ class Failing(Letters):
     ],
 )
 def test_a_cut_for_good_goes_back_to_the_original_where_nothing_can_compare_it(
-    made: object, said: str, monkeypatch: pytest.MonkeyPatch
+    made: object, said: str, failing_embedder: Callable[[object], Letters], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("apportion.compression.strategies.gated.is_installed", lambda: False)
-    gate = Gate() if made is None else Gate(Vectors(Failing(made)))
+    gate = Gate() if made is None else Gate(Vectors(failing_embedder(made)))
     item = Item(BRIDGES.encode())
     outcome = apply(Extractive(gate=gate), item, Query(task="Who was Clara Winter?"), target_tokens=200)
     assert outcome.content == item.content

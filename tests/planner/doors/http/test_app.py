@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import jsonschema
-import numpy as np
 import pytest
 
 from apportion.compression.similarity.gate import Gate
@@ -24,9 +23,8 @@ from apportion.planner.ledger import Ledger
 from apportion.planner.session import Planner
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from numpy.typing import NDArray
 
 ROOT = Path(__file__).parents[4]
 TABLE = json.dumps([{"id": number, "state": "open", "value": number * 7919} for number in range(120)])
@@ -351,30 +349,14 @@ def test_malformed_messages_never_crash_the_application(client: Any) -> None:
     assert {200, 404, 405, 422} <= set(statuses)
 
 
-class Broken:
-    """An embedder that is there and makes no vectors."""
-
-    name = digest = "broken"
-    ready = True
-
-    def __init__(self, made: object) -> None:
-        self.made = made
-
-    def warm(self) -> None:
-        """Be ready as it is."""
-
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        if isinstance(self.made, Exception):
-            raise self.made
-        return np.full((len(texts), 4), self.made, np.float32)
-
-
 @pytest.mark.parametrize(
     ("made", "said"),
     [(float("nan"), "has made no vector of a text"), (OSError("weights are gone"), "weights are gone")],
 )
-def test_embeddings_that_fail_are_said_in_the_health_and_in_the_answer(client_of: Any, made: object, said: str) -> None:
-    gate = Gate(Vectors(Broken(made)), seconds=60.0)
+def test_embeddings_that_fail_are_said_in_the_health_and_in_the_answer(
+    client_of: Any, failing_embedder: Any, made: object, said: str
+) -> None:
+    gate = Gate(Vectors(failing_embedder(made)), seconds=60.0)
     service = Service(Planner(), tools=Tools(gate=gate), embeddings=True)
     client = client_of(service)
     assert client.get("/health").json["warm"] == {"planner": "loading", "embeddings": "ready"}
